@@ -114,9 +114,7 @@ class _Decoder:
             return tuple(self.value(members[0], item, f"{path}[{index}]") for index, item in enumerate(value))
         if len(value) != len(members):
             raise self.fail(path, f"expected {len(members)} values, found {len(value)}")
-        return tuple(
-            self.value(member, item, f"{path}[{index}]") for index, (member, item) in enumerate(zip(members, value, strict=True))
-        )
+        return tuple(self.value(member, item, f"{path}[{index}]") for index, (member, item) in enumerate(zip(members, value, strict=True)))
 
     def _dict(self, kind: Any, value: object, path: str) -> object:
         if not isinstance(value, Mapping):

@@ -80,12 +80,13 @@ class OutputSpec:
     Attributes:
         labels: Names in output order. Binary with one logit: (negative, positive).
         task: multiclass (softmax), binary (sigmoid of one logit, or softmax of two), multilabel (a sigmoid each).
-        positive: The label that sensitivity and the frozen threshold are about.
+        positive: The label that sensitivity and the frozen threshold are about. None only for multilabel, where every label has its own,
+            and for multiclass models without one; sensitivity is then the mean over the labels.
     """
 
     labels: tuple[str, ...]
     task: Task
-    positive: str
+    positive: str | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.labels)) != len(self.labels):
@@ -96,7 +97,11 @@ class OutputSpec:
             raise ValueError(f"a {self.task} model needs more labels than {list(self.labels)}")
         if self.task == "binary" and len(self.labels) != 2:
             raise ValueError(f"a binary model has two labels (negative, positive), not {len(self.labels)}")
-        if self.positive not in self.labels:
+        if self.task == "binary" and self.positive is None:
+            raise ValueError("a binary model needs positive = the label that sensitivity is about")
+        if self.task == "multilabel" and self.positive is not None:
+            raise ValueError("a multilabel model has no single positive label; leave positive out")
+        if self.positive is not None and self.positive not in self.labels:
             raise ValueError(f"positive = {self.positive!r} is not one of the labels {list(self.labels)}")
 
     def accepts_logits(self, count: int) -> bool:

@@ -1,0 +1,1 @@
+"""Latency, memory and cold start of a bundle on the machine in the hand."""

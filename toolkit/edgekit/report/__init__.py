@@ -1,0 +1,1 @@
+"""JSON and self-contained HTML, shared by compile and profile."""

@@ -1,0 +1,1 @@
+"""One file an inference engine, behind one contract."""

@@ -3,24 +3,41 @@
 Rules this file keeps:
 
 1. Unknown keys are refused: a device that does not understand a field must not run as if it did. A new field means a new `format_version`.
-2. Every other member of the bundle is listed with its size and sha256, here and nowhere else.
+2. Every other member of the bundle is listed with its size and sha256, here and nowhere else; one that no engine and no golden frame uses
+   is refused, except for people's reports.
 3. Nothing in it was timed and nothing in it names a path or a patient, so the same inputs give the same bytes.
+4. What two places say about the same thing must agree: outputs with labels, maps with outputs, golden logits with engines.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
+from edgekit.bundle.archive import check_names
+from edgekit.bundle.limits import DEFAULT_LIMITS, Limits
 from edgekit.errors import BundleError
 from edgekit.schema.decode import decode, encode
-from edgekit.schema.model_io import InputSpec, OutputSpec
+from edgekit.schema.model_io import MAX_SIDE_PX, InputSpec, OutputSpec
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+MODEL_FOLDER, GOLDEN_FOLDER, REPORT_FOLDER = "model/", "golden/", "report/"
+
+MAX_SECURITY_VERSION = 2**31 - 1
+"""Largest security version; it leaves no room to lock a device out of every later release by one huge number."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DOTTED_VERSION = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9}){0,4}")
+# Control characters, line separators, text-direction overrides and lone surrogates: they would let a bundle write on the operator's terminal.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+_COMPILE_AGAIN = "edgekit does not write such a manifest; compile the bundle again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +74,17 @@ class EngineSpec:
     settings: dict[str, str]
     outputs: int
 
+    def __post_init__(self) -> None:
+        _check_slug("the engine's name", self.name)
+        if not self.files:
+            raise ValueError("an engine needs at least one file")
+        if not _DOTTED_VERSION.fullmatch(self.minimum_version):
+            raise ValueError(f"minimum_version {self.minimum_version!r} is not numbers with dots between")
+        if not self.precision:
+            raise ValueError("precision is empty")
+        if self.outputs < 1:
+            raise ValueError(f"outputs must be at least 1, not {self.outputs}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CamSpec:
@@ -75,10 +103,23 @@ class CamSpec:
     rows: int
     columns: int
     maps: int
-    kind: str
+    kind: Literal["pooled-linear"]
     bias: tuple[float, ...]
     tolerance: float
     scale: float
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.rows <= MAX_SIDE_PX and 1 <= self.columns <= MAX_SIDE_PX):
+            raise ValueError(f"rows and columns must be between 1 and {MAX_SIDE_PX}, not {self.rows} × {self.columns}")
+        if self.maps < 1:
+            raise ValueError(f"maps must be at least 1, not {self.maps}")
+        if len(self.bias) != self.maps:
+            raise ValueError(f"bias needs {self.maps} values, one a map, not {len(self.bias)}")
+        if not all(map(math.isfinite, self.bias)):
+            raise ValueError("bias must be finite")
+        _check_tolerance("tolerance", self.tolerance)
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"scale must be above 0, not {self.scale}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +130,11 @@ class Decision:
     thresholds: dict[str, float]
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError("temperature must be above 0")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature must be above 0, not {self.temperature}")
+        for label, threshold in self.thresholds.items():
+            if not 0 <= threshold <= 1:
+                raise ValueError(f"the threshold of {label!r} must be between 0 and 1, not {threshold}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +151,12 @@ class GoldenSpec:
     logits: dict[str, str]
     tolerance: dict[str, float]
 
+    def __post_init__(self) -> None:
+        if set(self.logits) != set(self.tolerance):
+            raise ValueError("logits and tolerance must name the same engines")
+        for engine, tolerance in self.tolerance.items():
+            _check_tolerance(f"the tolerance of {engine!r}", tolerance)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
@@ -117,6 +167,12 @@ class Gate:
     bound: float
     passed: bool
 
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("a gate has no name")
+        if not math.isfinite(self.bound) or (self.value is not None and not math.isfinite(self.value)):
+            raise ValueError(f"value and bound of the gate {self.name!r} must be finite; a figure that could not be measured is null")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetSummary:
@@ -125,6 +181,11 @@ class TargetSummary:
     name: str
     title: str
     architectures: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _check_slug("the target's name", self.name)
+        if not self.architectures:
+            raise ValueError("a target needs at least one architecture")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +210,7 @@ class Manifest:
         acceptance: The gates as measured.
         sources: Name to sha256 of what it was compiled from (weights, data manifest, recipe).
         made_with: Library to version.
-        members: Member name to size and digest; everything but the manifest itself.
+        members: Member name to size and digest; everything but the manifest itself. Empty only in a draft that `write_bundle` is given.
     """
 
     format_version: int
@@ -171,34 +232,123 @@ class Manifest:
     made_with: dict[str, str]
     members: dict[str, Member]
 
+    def __post_init__(self) -> None:
+        if self.format_version != FORMAT_VERSION:
+            raise ValueError(f"format_version must be {FORMAT_VERSION}, not {self.format_version}")
+        _check_slug("name", self.name)
+        _check_slug("version", self.version)
+        if not 0 <= self.security_version <= MAX_SECURITY_VERSION:
+            raise ValueError(f"security_version must be between 0 and {MAX_SECURITY_VERSION}, not {self.security_version}")
+        _check_unique("compatible", self.compatible)
+        _check_unique("engines", [engine.name for engine in self.engines])
+        if self.accepted and not all(gate.passed for gate in self.acceptance):
+            raise ValueError("accepted is true, but a gate was not passed")
+        if (self.cam is None) == (not self.cam_reason):
+            raise ValueError("cam_reason says why there is no map: it is empty exactly when there is one")
+        for source, digest in self.sources.items():
+            if not _SHA256.fullmatch(digest):
+                raise ValueError(f"the source {source!r} needs a sha256 of 64 lower-case hex digits")
+        self._check_outputs()
+        if self.members:
+            self._check_members()
 
-def parse(data: bytes, *, where: str) -> Manifest:
+    def _check_outputs(self) -> None:
+        for engine in self.engines:
+            if not self.output.accepts_logits(engine.outputs):
+                raise ValueError(f"the engine {engine.name!r} has {engine.outputs} outputs for the labels {list(self.output.labels)}")
+            if engine.outputs != self.engines[0].outputs:
+                raise ValueError(f"the engines {self.engines[0].name!r} and {engine.name!r} differ in their number of outputs")
+            if self.cam is not None and self.cam.maps != engine.outputs:
+                raise ValueError(f"cam has {self.cam.maps} maps for the {engine.outputs} outputs of the engine {engine.name!r}")
+        for label in self.decision.thresholds:
+            if label not in self.output.labels:
+                raise ValueError(f"decision.thresholds names {label!r}, which is not one of the labels {list(self.output.labels)}")
+        engines = {engine.name for engine in self.engines}
+        if set(self.golden.logits) != engines:
+            raise ValueError(f"golden has logits of {sorted(self.golden.logits)} for the engines {sorted(engines)}")
+
+    def _check_members(self) -> None:
+        check_names([*self.members, MANIFEST_NAME])
+        used = {name for engine in self.engines for name in engine.files.values()}
+        golden = {self.golden.frames, *self.golden.logits.values()}
+        for folder, names in ((MODEL_FOLDER, used), (GOLDEN_FOLDER, golden)):
+            for name in sorted(names):
+                if not name.startswith(folder):
+                    raise ValueError(f"{name!r} must be a member under {folder}")
+                if name not in self.members:
+                    raise ValueError(f"{name!r} is used but is not listed in members")
+        for name in self.members:
+            if name not in used | golden and not name.startswith(REPORT_FOLDER):
+                raise ValueError(f"nothing uses the member {name!r}; only {REPORT_FOLDER} may hold such members")
+
+
+def parse(data: bytes | memoryview, *, where: str, limits: Limits = DEFAULT_LIMITS) -> Manifest:
     """Reads a manifest strictly.
 
     Args:
         data: The bytes of `manifest.json`.
         where: The bundle, for the message.
+        limits: Size, depth and length of text.
 
     Raises:
-        BundleError: Not UTF-8 JSON, a repeated or unknown key, a wrong type, or a `format_version` this edgekit does not know.
+        BundleError: Not UTF-8 JSON, a repeated or unknown key, a wrong type, a number no field can hold, text that is not printable,
+            places that contradict each other, or a `format_version` this edgekit does not know.
     """
-    try:
-        table = json.loads(data.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_constants)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{where}: {MANIFEST_NAME} is not valid JSON: {error}", hint="the bundle is damaged; copy it again") from error
-    version = table.get("format_version") if isinstance(table, dict) else None
-    if version != FORMAT_VERSION:
+    place = f"{where}: {MANIFEST_NAME}"
+    table = _load(data, place, limits)
+    if isinstance(table, dict) and "format_version" in table and table["format_version"] != FORMAT_VERSION:
         raise BundleError(
-            f"{where}: format version {version!r} is not one this edgekit reads ({FORMAT_VERSION})",
+            f"{where}: format version {table['format_version']!r} is not one this edgekit reads ({FORMAT_VERSION})",
             hint="update edgekit on this machine, or compile the bundle again with this edgekit",
         )
-    return decode(Manifest, table, where=f"{where}: {MANIFEST_NAME}", error=BundleError)
+    try:
+        manifest = decode(Manifest, table, where=place, error=BundleError)
+    except BundleError as error:
+        raise BundleError(error.message, hint=error.hint or _COMPILE_AGAIN) from error
+    if not manifest.members:
+        raise BundleError(f"{place}: members is empty", hint="this is a draft; `edgekit compile` writes whole bundles")
+    return manifest
 
 
 def serialize(manifest: Manifest) -> bytes:
     """Writes a manifest; the same manifest gives the same bytes (sorted keys, UTF-8, two-space indent, final newline)."""
     text = json.dumps(encode(manifest), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode("utf-8")
+
+
+def _load(data: bytes | memoryview, place: str, limits: Limits) -> object:
+    if len(data) > limits.max_manifest_bytes:
+        raise BundleError(f"{place} has {len(data)} bytes, more than {limits.max_manifest_bytes}", hint=_COMPILE_AGAIN)
+    try:
+        table: object = json.loads(
+            bytes(data).decode("utf-8"),
+            object_pairs_hook=_no_repeats,
+            parse_constant=_no_constants,
+            parse_int=_bounded_int,
+            parse_float=_bounded_float,
+        )
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{place} is not valid JSON: {error}", hint="the bundle is damaged; copy it again") from error
+    try:
+        _check_json(table, limits, 1)
+    except ValueError as error:
+        raise BundleError(f"{place}: {error}", hint=_COMPILE_AGAIN) from error
+    return table
+
+
+def _check_json(value: object, limits: Limits, depth: int) -> None:
+    """Bounds depth and text before anything else looks at the values or repeats them in a message."""
+    if isinstance(value, str):
+        if len(value) > limits.max_text_characters:
+            raise ValueError(f"a text of {len(value)} characters, longer than {limits.max_text_characters}")
+        if _UNPRINTABLE.search(value):
+            raise ValueError(f"the text {ascii(value)[:80]} has characters that cannot be printed")
+    if not isinstance(value, (dict, list)):
+        return
+    if depth > limits.max_manifest_depth:
+        raise ValueError(f"tables and lists are nested deeper than {limits.max_manifest_depth}")
+    for item in [*value, *value.values()] if isinstance(value, dict) else value:
+        _check_json(item, limits, depth + 1)
 
 
 def _no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -210,3 +360,35 @@ def _no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _no_constants(name: str) -> float:
     raise ValueError(f"{name} is not a number")
+
+
+def _bounded_int(text: str) -> int:
+    # A huge number would cost time to read and overflow where a float is asked for; 19 digits and a sign hold every 64-bit one.
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
+        raise ValueError(f"the whole number {text[:24]} ({len(text)} characters) is not one a field can hold")
+    return int(text)
+
+
+def _bounded_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:40]} is not one a field can hold")
+    return value
+
+
+def _check_slug(what: str, text: str) -> None:
+    if not _NAME.fullmatch(text):
+        raise ValueError(f"{what} {text!r} must be 1 to 64 letters, digits, dots, underscores and hyphens, starting with a letter or digit")
+
+
+def _check_unique(what: str, names: Iterable[str]) -> None:
+    listed = list(names)
+    if not listed:
+        raise ValueError(f"{what} is empty")
+    if len(set(listed)) != len(listed):
+        raise ValueError(f"{what} names one twice: {listed}")
+
+
+def _check_tolerance(what: str, tolerance: float) -> None:
+    if not 0 <= tolerance < math.inf:
+        raise ValueError(f"{what} must not be negative, not {tolerance}")

@@ -1,0 +1,100 @@
+"""The acceptance gates, at, above and below their bounds."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgekit.errors import CatalogError
+from edgekit.evaluation.delong import AucDifference
+from edgekit.evaluation.gates import apply_gates
+from edgekit.evaluation.paired import Flips
+from edgekit.schema.accept import AcceptSpec
+from edgekit.schema.decode import decode
+
+
+def difference(bound, reason=""):
+    return AucDifference(
+        reference_auc=0.95, device_auc=0.949, difference=-0.001, standard_error=0.002, lower_bound=bound, method="delong", reason=reason
+    )
+
+
+def flips(*, harmful=0, helpful=0, neither=0, frames=1000):
+    return Flips(
+        frames=frames,
+        harmful=tuple(range(harmful)),
+        helpful=tuple(range(harmful, harmful + helpful)),
+        neither=tuple(range(500, 500 + neither)),
+    )
+
+
+def passed(spec, bound, changed):
+    return {gate.name: gate.passed for gate in apply_gates(spec, difference(bound), changed)}
+
+
+def test_a_good_model_passes_every_gate():
+    """Names, values and bounds are what scripts read."""
+    gates = apply_gates(AcceptSpec(), difference(-0.005), flips(harmful=4, helpful=3, neither=2))
+    assert [(gate.name, gate.value, gate.bound, gate.passed) for gate in gates] == [
+        ("auc_difference_lower_bound", -0.005, -0.01, True),
+        ("harmful_flips", 0.004, 0.01, True),
+        ("flips", 0.009, 0.02, True),
+    ]
+
+
+@pytest.mark.parametrize(("bound", "expected"), [(-0.0099, True), (-0.01, False), (-0.02, False), (0.01, True)])
+def test_the_auc_bound_must_be_above_the_margin(bound, expected):
+    """At the margin is not above it."""
+    assert passed(AcceptSpec(), bound, flips())["auc_difference_lower_bound"] is expected
+
+
+@pytest.mark.parametrize(
+    ("harmful", "helpful", "expected"), [(10, 10, (True, True)), (11, 0, (False, True)), (0, 21, (True, False)), (11, 10, (False, False))]
+)
+def test_flips_may_reach_their_bound(harmful, helpful, expected):
+    """A share at the bound passes; harmful flips count in both gates."""
+    found = passed(AcceptSpec(), 0.0, flips(harmful=harmful, helpful=helpful))
+    assert (found["harmful_flips"], found["flips"]) == expected
+
+
+def test_what_cannot_be_computed_fails():
+    """No AUC and no frames are a refusal with value None, and the reason is said."""
+    gates = apply_gates(AcceptSpec(), difference(None, "a label has only one outcome among these frames"), flips(frames=0))
+    assert [(gate.value, gate.passed) for gate in gates] == [(None, False)] * 3
+    assert "only one outcome" in gates[0].explanation
+
+
+def test_every_gate_explains_itself_in_one_sentence():
+    """The report prints it as it is."""
+    for bound, changed in ((-0.005, flips(harmful=1)), (-0.5, flips(harmful=300)), (None, flips(frames=0))):
+        for gate in apply_gates(AcceptSpec(), difference(bound), changed):
+            assert gate.explanation.endswith(".")
+            assert "nan" not in gate.explanation.lower()
+    assert (
+        "12 frames (1.20%) become wrong on the device, more than"
+        in apply_gates(AcceptSpec(), difference(0.0), flips(harmful=12))[1].explanation
+    )
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"auc_margin": 0.0},
+        {"auc_margin": -0.01},
+        {"auc_margin": 0.6},
+        {"max_flips": -0.1},
+        {"max_flips": 1.5},
+        {"max_harmful_flips": 2},
+        {"max_flip": 0.1},
+    ],
+)
+def test_impossible_bounds_are_refused(table):
+    """A gate that nothing could fail, or a misspelt one, is no gate."""
+    with pytest.raises(CatalogError, match=r"recipe\.toml"):
+        decode(AcceptSpec, table, where="recipe.toml", error=CatalogError)
+
+
+def test_the_defaults_are_the_documented_ones():
+    """`[accept]` without keys."""
+    assert decode(AcceptSpec, {}, where="r", error=CatalogError) == AcceptSpec(
+        enforce=True, auc_margin=0.01, max_harmful_flips=0.01, max_flips=0.02
+    )

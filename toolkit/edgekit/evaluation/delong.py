@@ -1,0 +1,187 @@
+"""Is the device's AUC not worse than the reference's on the same frames: the paired difference with its one-sided bound.
+
+Rules this file keeps:
+
+1. The AUC is the one of `metrics`: the positive label for binary, otherwise the mean one-vs-rest over the labels.
+2. The variance is DeLong's (DeLong, DeLong & Clarke-Pearson 1988) from structural components by mid-ranks (Sun & Xu 2014), summed over groups after
+   Obuchowski 1997. Where every group is one frame and the task is binary this is exactly DeLong's.
+3. For a mean over labels the components of all labels are summed within each group before they are squared, so that the covariance between
+   labels, which share their frames, is kept. Each product of two sums carries Obuchowski's I / (I − 1), where I counts the groups that either touches.
+4. Where that variance says nothing (it is zero, as when both AUCs are 1, or a label has too few groups) the bound is the percentile of a paired
+   bootstrap over groups, and `method` and `reason` say so.
+
+A difference of 0 in every replicate gives the bound 0: it proves that nothing changed on these frames, not that nothing can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.evaluation.intervals import LEAST_DEFINED, REPLICATES, bootstrap, group_indices
+from edgekit.evaluation.metrics import Outcomes, weighted_auc
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+Method = Literal["delong", "bootstrap", "undefined"]
+
+ONE_SIDED_CONFIDENCE = 0.975
+FEWEST_GROUPS = 10
+"""With fewer groups of either outcome the normal approximation is not trusted."""
+
+_LEAST_VARIANCE = 1e-18
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AucDifference:
+    """ΔAUC = device − reference.
+
+    Attributes:
+        reference_auc: None where it is undefined (an outcome is missing); then everything else is None too.
+        device_auc: The same of the device.
+        difference: Device − reference.
+        standard_error: Of the difference.
+        lower_bound: Of the one-sided 97.5 % interval; None also where fewer than 95 % of the bootstrap's replicates define an AUC.
+        method: How the bound was found.
+        reason: Why it is not DeLong's; empty where it is.
+    """
+
+    reference_auc: float | None
+    device_auc: float | None
+    difference: float | None
+    standard_error: float | None
+    lower_bound: float | None
+    method: Method
+    reason: str
+
+
+def paired_auc_difference(
+    reference: Outcomes,
+    device: Outcomes,
+    *,
+    groups: Sequence[str],
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> AucDifference:
+    """Compares two models on the same frames.
+
+    Args:
+        reference: What the reference said.
+        device: What the device said about the same frames, in the same order.
+        groups: The patient or video of each frame.
+        replicates: Draws of the bootstrap, where it is needed.
+        seed: Of the bootstrap.
+    """
+    if reference.output != device.output or not np.array_equal(reference.truth, device.truth) or len(groups) != len(device.truth):
+        raise ValueError("reference and device are not about the same frames and labels")
+    columns = reference.judged_labels
+    truth = reference.truth[:, columns]
+    if not len(columns) or not truth.any(axis=0).all() or truth.all(axis=0).any():
+        return _undefined("a label has only one outcome among these frames")
+    index = group_indices(groups)
+
+    def aucs(weights: Floats) -> dict[str, Floats]:
+        return {"reference": _macro_auc(reference, columns, weights), "device": _macro_auc(device, columns, weights)}
+
+    plain = aucs(np.ones((1, len(truth))))
+    difference = float(plain["device"][0] - plain["reference"][0])
+    fewest = min(len(np.unique(index[side])) for label in truth.T for side in (label, ~label))
+    variance = 0.0
+    if fewest >= FEWEST_GROUPS:
+        variance = clustered_variance(reference.probability[:, columns], device.probability[:, columns], truth, index)
+    if variance > _LEAST_VARIANCE:
+        method: Method = "delong"
+        reason = ""
+        error: float | None = float(np.sqrt(variance))
+        bound: float | None = difference - NormalDist().inv_cdf(ONE_SIDED_CONFIDENCE) * float(np.sqrt(variance))
+    else:
+        method = "bootstrap"
+        reason = "DeLong's variance is zero" if fewest >= FEWEST_GROUPS else f"one outcome of a label has only {fewest} groups"
+        draws = bootstrap(aucs, index, replicates=replicates, seed=seed)
+        error, bound = _percentile_bound(draws["device"] - draws["reference"])
+    return AucDifference(
+        reference_auc=float(plain["reference"][0]),
+        device_auc=float(plain["device"][0]),
+        difference=difference,
+        standard_error=error,
+        lower_bound=bound,
+        method=method,
+        reason=reason,
+    )
+
+
+def structural_components(score: Floats, truth: Bools) -> Floats:
+    """How each frame stands to the frames of the other outcome (DeLong's V10 and V01).
+
+    Args:
+        score: float64 (frames,).
+        truth: bool (frames,); both outcomes occur.
+
+    Returns:
+        float64 (frames,) in [0, 1]: for a positive frame the share of negative frames below it, for a negative frame the share of positive
+        frames above it, ties counting half. The mean over either outcome is the AUC.
+    """
+    overall = _midranks(score)
+    result = np.empty(len(score))
+    result[truth] = (overall[truth] - _midranks(score[truth])) / (~truth).sum()
+    result[~truth] = 1 - (overall[~truth] - _midranks(score[~truth])) / truth.sum()
+    return result
+
+
+def clustered_variance(reference: Floats, device: Floats, truth: Bools, group_index: NDArray[np.intp]) -> float:
+    """Variance of the difference of the mean AUCs, rules 2 and 3.
+
+    Args:
+        reference: float64 (frames, labels), higher is more positive.
+        device: The same of the device.
+        truth: bool (frames, labels); each label has both outcomes, each in at least two groups.
+        group_index: intp (frames,), from `intervals.group_indices`.
+
+    Returns:
+        The variance; can be slightly negative where it is zero.
+    """
+    count, labels = int(group_index.max()) + 1, truth.shape[1]
+    sums, touched = [], []
+    for column in range(labels):
+        side = truth[:, column]
+        shift = structural_components(device[:, column], side) - structural_components(reference[:, column], side)
+        for frames in (side, ~side):
+            centred = (shift[frames] - shift[frames].mean()) / frames.sum()
+            sums.append(np.bincount(group_index[frames], weights=centred, minlength=count))
+            touched.append(np.bincount(group_index[frames], minlength=count) > 0)
+    total, member = np.stack(sums), np.stack(touched).astype(np.float64)
+    size = member.sum(axis=1)
+    either = size[:, None] + size[None, :] - member @ member.T
+    return float((either / (either - 1) * (total @ total.T)).sum() / labels**2)
+
+
+def _percentile_bound(draws: Floats) -> tuple[float | None, float | None]:
+    defined = draws[~np.isnan(draws)]
+    if len(defined) < max(2.0, LEAST_DEFINED * len(draws)):
+        return None, None
+    return float(defined.std(ddof=1)), float(np.quantile(defined, 1 - ONE_SIDED_CONFIDENCE))
+
+
+def _macro_auc(model: Outcomes, columns: NDArray[np.intp], weights: Floats) -> Floats:
+    total = np.zeros(len(weights))
+    for column in columns:
+        total += weighted_auc(model.probability[:, column], model.truth[:, column], weights)
+    return total / len(columns)
+
+
+def _midranks(values: Floats) -> Floats:
+    _, block, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[block]
+    return ranks
+
+
+def _undefined(reason: str) -> AucDifference:
+    return AucDifference(
+        reference_auc=None, device_auc=None, difference=None, standard_error=None, lower_bound=None, method="undefined", reason=reason
+    )

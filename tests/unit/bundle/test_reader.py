@@ -280,12 +280,37 @@ def test_arrays_are_read(tmp_path):
     assert np.load(io.BytesIO(bundle.members["golden/openvino.npy"])).tolist() == logits.tolist()
 
 
+ARRAY_SAYS = {
+    "array-short": "not an .npy array",
+    "array-not-npy": "not an .npy array",
+    "array-version-2": "not an .npy array",
+    "array-header-cut-short": "header is not the one",
+    "array-10e12-elements": "claims 4000000000000 bytes of data, but it has 8",
+    "array-64-bit-overflow": "claims 18446744073709551616 bytes of data, but it has 0",
+    "array-huge-side": "is not one of a filled array",
+    "array-empty": "is not one of a filled array",
+    "array-scalar": "is not one of a filled array",
+    "array-negative": "header is not the one",
+    "array-too-short": "claims 8 bytes of data, but it has 7",
+    "array-too-long": "claims 8 bytes of data, but it has 9",
+    "array-objects": "header is not the one",
+    "array-big-endian": "header is not the one",
+    "array-half": "type '<f2' in C order",
+    "array-record": "header is not the one",
+    "array-fortran": "type '<f4' in Fortran order",
+    "array-code": "header is not the one",
+    "array-nine-dimensions": "9 dimensions, more than 8",
+}
+
+
 @pytest.mark.parametrize("fault", ARRAY_FAULTS)
 def test_array_faults_are_refused(tmp_path, fault):
     """An array member that is not what it claims is refused with its name, before memory is taken for it."""
     bundle = open_bundle(write_tiny_bundle(tmp_path / "tiny.edgekit", fault))
-    with pytest.raises(BundleError, match=r"'golden/frames\.npy' cannot be read"):
+    with pytest.raises(BundleError, match=r"'golden/frames\.npy' cannot be read") as caught:
         bundle.load_array("golden/frames.npy")
+    assert ARRAY_SAYS[fault] in caught.value.message
+    assert caught.value.hint
 
 
 def test_an_array_that_is_not_there(tmp_path):

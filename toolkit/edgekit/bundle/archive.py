@@ -156,7 +156,7 @@ def read(data: memoryview, *, where: str, limits: Limits = DEFAULT_LIMITS) -> di
     if len(data) < _END.size or data[:4] != _LOCAL_SIGNATURE:
         raise BundleError(f"{where} is not an edgekit bundle", hint="`edgekit compile` makes bundles; their names end in .edgekit")
     try:
-        entries = _directory(data, limits)
+        entries = _directory(data)
         check_names([entry.name for entry in entries], limits)
         _compare(data, entries)
     except ValueError as error:
@@ -164,22 +164,20 @@ def read(data: memoryview, *, where: str, limits: Limits = DEFAULT_LIMITS) -> di
     return {entry.name: data[entry.data_offset : entry.end_offset] for entry in entries}
 
 
-def _directory(data: memoryview, limits: Limits) -> list[_Entry]:
-    """Takes name, CRC-32 and size out of the directory, within the limits; what else it says is compared later."""
+def _directory(data: memoryview) -> list[_Entry]:
+    """Takes name, CRC-32 and size out of the directory; names are checked and all the rest is compared afterwards."""
     signature, _, _, _, count, size, offset, _ = _END.unpack_from(data, len(data) - _END.size)
     if signature != _END_SIGNATURE:
         raise ValueError("its end record is missing, so it was cut short or something was added to it")
     directory, end = offset, len(data) - _END.size
     if offset + size != end:
         raise ValueError("its end record points to the wrong place, so bytes are missing or were added")
-    if count > limits.max_members:
-        raise ValueError(f"{count} members, more than {limits.max_members}")
     entries: list[_Entry] = []
     member_offset = 0
     for number in range(1, count + 1):
         if offset + _DIRECTORY.size > end:
             raise ValueError(f"its directory ends before member {number} of {count}")
-        entry, length = _entry(data[offset:end], member_offset, limits)
+        entry, length = _entry(data[offset:end], member_offset)
         if entry.end_offset > directory:
             raise ValueError(f"the member {entry.name!r} claims {entry.size_bytes} bytes, more than the file has for it")
         entries.append(entry)
@@ -187,11 +185,9 @@ def _directory(data: memoryview, limits: Limits) -> list[_Entry]:
     return entries
 
 
-def _entry(record: memoryview, member_offset: int, limits: Limits) -> tuple[_Entry, int]:
+def _entry(record: memoryview, member_offset: int) -> tuple[_Entry, int]:
     fields = _DIRECTORY.unpack_from(record)
     flags, method, crc32, size, name_length = fields[3], fields[4], fields[7], fields[9], fields[10]
-    if name_length > limits.max_name_bytes:
-        raise ValueError(f"a member name of {name_length} bytes, longer than {limits.max_name_bytes}")
     length = _DIRECTORY.size + name_length
     # Latin-1 takes every byte, so that a foreign name can be shown; `check_names` refuses all but ASCII.
     name = bytes(record[_DIRECTORY.size : length]).decode("latin-1")

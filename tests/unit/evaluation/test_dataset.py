@@ -15,7 +15,7 @@ from edgekit.schema.model_io import OutputSpec
 MULTICLASS = OutputSpec(labels=("benign", "malignant", "normal"), task="multiclass", positive="malignant")
 BINARY = OutputSpec(labels=("normal", "pneumonia"), task="binary", positive="pneumonia")
 MULTILABEL = OutputSpec(labels=("Effusion", "Edema", "Mass"), task="multilabel")
-HEADER = "file,label,split,group\n"
+HEADER = "file,label,split,patient_or_video_id\n"
 GOOD = HEADER + "a.png,benign,train,p1\nb.png,malignant,test,p2\n"
 
 
@@ -86,13 +86,13 @@ WRONG = {
     "no-rows": (HEADER, "no rows"),
     "missing-column": ("file,label,split,grup\na.png,benign,train,p1\n", "line 1: the column 'group' is missing"),
     "semicolons": ("file;label;split;group\na.png;benign;train;p1\n", "'file' is missing"),
-    "repeated-column": ("file,label,split,group,label\n", "the column 'label' is there twice"),
+    "repeated-column": ("file,label,split,patient_or_video_id,label\n", "the column 'label' is there twice"),
     "unknown-label": (GOOD + "c.png,malignent,train,p3\n", "line 4: the label 'malignent' is not known"),
     "other-case": (GOOD + "c.png,Benign,train,p3\n", "line 4: the label 'Benign'"),
     "two-labels": (GOOD + "c.png,benign;normal,train,p3\n", "line 4: the label 'benign;normal'"),
     "empty-label": (GOOD + "c.png,,train,p3\n", "line 4: the cell of column 'label' is empty"),
     "empty-file": (GOOD + ",benign,train,p3\n", "line 4: the cell of column 'file' is empty"),
-    "empty-group": (GOOD + "c.png,benign,train, \n", "line 4: the cell of column 'group' is empty"),
+    "empty-group": (GOOD + "c.png,benign,train, \n", "line 4: the cell of column 'patient_or_video_id' is empty"),
     "empty-split": (GOOD + "c.png,benign,,p3\n", "line 4: the cell of column 'split' is empty"),
     "split-case": (GOOD + "c.png,benign,Train,p3\n", "line 4: the split 'Train' is not known"),
     "split-synonym": (GOOD + "c.png,benign,validation,p3\n", "line 4: the split 'validation' is not known"),
@@ -137,7 +137,7 @@ def test_hints_name_the_nearest(tmp_path, fault, hint):
 
 def test_lines_count_from_the_start_of_a_record(tmp_path):
     """A quoted cell with line breaks does not shift the line numbers."""
-    text = 'file,label,split,group,note\na.png,benign,train,p1,"two\nlines"\nb.png,oops,train,p2,x\n'
+    text = 'file,label,split,patient_or_video_id,note\na.png,benign,train,p1,"two\nlines"\nb.png,oops,train,p2,x\n'
     with pytest.raises(DataError, match="line 4: the label 'oops'"):
         load_manifest(write(tmp_path, text), Columns(), MULTICLASS)
 
@@ -151,7 +151,7 @@ def test_an_unreadable_manifest_is_a_data_error(tmp_path, name):
 
 def test_a_missing_mask_is_refused(tmp_path):
     """A mask that the manifest names must be there."""
-    path = write(tmp_path, "file,label,split,group,mask\na.png,benign,train,p1,gone.png\n")
+    path = write(tmp_path, "file,label,split,patient_or_video_id,mask\na.png,benign,train,p1,gone.png\n")
     with pytest.raises(DataError, match="1 of 1 mask files"):
         load_manifest(path, Columns(mask="mask"), MULTICLASS)
 

@@ -297,7 +297,7 @@ def test_a_manifest_is_not_overwritten(tmp_path):
         write_manifest(path, rows)
     assert path.read_text() == "mine"
     write_manifest(path, rows, force=True)
-    assert path.read_text() == "file,label,split,group\na.png,x,train,g\n"
+    assert path.read_text() == "file,label,split,patient_or_video_id\na.png,x,train,g\n"
     assert [file.name for file in tmp_path.iterdir()] == ["manifest.csv"]
 
 

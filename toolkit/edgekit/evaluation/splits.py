@@ -155,7 +155,7 @@ def assign_groups(counts: GroupCounts, fractions: Mapping[str, float], *, seed: 
 
 
 def write_manifest(path: Path, rows: Sequence[PlannedRow], *, force: bool = False) -> None:
-    """Writes a data manifest with the columns file, label, split, group, and mask where a row has one.
+    """Writes a data manifest with the columns file, label, split, patient_or_video_id, and mask where a row has one.
 
     Args:
         path: The CSV. Files below its folder are written relative to it, others absolute.
@@ -190,7 +190,7 @@ def _csv_bytes(path: Path, rows: Sequence[PlannedRow]) -> bytes:
     masks = any(row.mask is not None for row in rows)
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "label", "split", "group", *(["mask"] if masks else [])])
+    writer.writerow(["file", "label", "split", "patient_or_video_id", *(["mask"] if masks else [])])
     home = path.parent.absolute()
     for row in rows:
         mask = [_relative(row.mask, home) if row.mask is not None else ""] if masks else []

@@ -20,7 +20,7 @@ class Columns:
     file: str = "file"
     label: str = "label"
     split: str = "split"
-    group: str = "group"
+    group: str = "patient_or_video_id"
     mask: str | None = None
 
     def __post_init__(self) -> None:

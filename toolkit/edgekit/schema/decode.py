@@ -27,7 +27,7 @@ def decode(kind: type[T], table: object, *, where: str, error: type[EdgekitError
 
     Args:
         kind: A dataclass whose fields are annotated with str, int, float, bool, Literal, Optional, `tuple[X, ...]`, a fixed `tuple[X, Y]`,
-            `dict[str, X]`, or further dataclasses.
+            `dict[str, X]`, object (taken as it is), or further dataclasses.
         table: What a TOML or JSON reader returned.
         where: The file the table came from, for the message.
         error: The kind of error to raise, by who must act.
@@ -59,6 +59,8 @@ class _Decoder:
         return self._error(place + what, hint=hint)
 
     def value(self, kind: Any, value: object, path: str) -> object:
+        if kind is object:
+            return value
         origin = typing.get_origin(kind)
         if origin in (Union, types.UnionType):
             return self._union(kind, value, path)

@@ -1,0 +1,228 @@
+"""The recipe: what to compile, from what, for which devices, and what it must keep.
+
+Rules this file keeps:
+
+1. Unknown keys are refused with the nearest known one.
+2. Paths in a recipe are relative to the recipe's folder; paths given by `--set` are relative to the working directory.
+3. A part that this version cannot do (pruning, distillation) is refused, never skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from edgekit.catalog import files
+from edgekit.errors import CatalogError, nearest
+from edgekit.schema.accept import AcceptSpec
+from edgekit.schema.data import Columns
+from edgekit.schema.decode import decode
+from edgekit.schema.model_io import InputSpec, OutputSpec, Task
+
+Rung = Literal["ptq", "ptq-full", "float"]
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_PATH_KEYS = (("model", "weights"), ("data", "manifest"))
+_PATH_SOURCES = ("onnx:", "pt2:")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What the teacher is known to score; a mismatch stops the compile before it can hide behind a later gate.
+
+    Attributes:
+        split: The split the figures are of.
+        auc: AUC as `evaluate` states it; None where unknown.
+        accuracy: Accuracy; None where unknown.
+        tolerance: Largest accepted difference of either.
+    """
+
+    split: Literal["val", "test"] = "test"
+    auc: float | None = None
+    accuracy: float | None = None
+    tolerance: float = 0.005
+
+    def __post_init__(self) -> None:
+        if self.auc is None and self.accuracy is None:
+            raise ValueError("expected states neither auc nor accuracy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """The trained model.
+
+    Attributes:
+        source: `KIND:ARGUMENT`; the kinds are listed in `compiler/load`.
+        weights: safetensors, or a checkpoint that holds tensors only; None where the source holds them.
+        labels: In output order.
+        task: multiclass, binary or multilabel.
+        positive: See `OutputSpec`.
+        expected: What the teacher is known to score.
+        arguments: Further keyword arguments of the model's constructor.
+    """
+
+    source: str
+    weights: str | None = None
+    labels: tuple[str, ...]
+    task: Task
+    positive: str | None = None
+    expected: Expected | None = None
+    arguments: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if ":" not in self.source:
+            raise ValueError(f"source = {self.source!r} is not KIND:ARGUMENT, for example timm:resnet18")
+        _ = self.output
+
+    @property
+    def output(self) -> OutputSpec:
+        """The meaning of the logits, as it travels to the device."""
+        return OutputSpec(labels=self.labels, task=self.task, positive=self.positive)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSpec:
+    """The data manifest and the names of its columns."""
+
+    manifest: str
+    columns: Columns = field(default_factory=Columns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationRef:
+    """Which file of `calibration/` to use."""
+
+    recipe: str = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizeSpec:
+    """The rungs that are tried, in this order; see `compiler/quantize/rungs.py`."""
+
+    ladder: tuple[Rung, ...] = ("ptq", "ptq-full")
+
+    def __post_init__(self) -> None:
+        if not self.ladder:
+            raise ValueError('the ladder is empty; ["float"] compiles without quantization')
+        if len(set(self.ladder)) != len(self.ladder):
+            raise ValueError("a rung is repeated")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressSpec:
+    """How the model is made smaller. This version quantizes."""
+
+    prune: object = None
+    distill: object = None
+    quantize: QuantizeSpec = field(default_factory=QuantizeSpec)
+
+    def __post_init__(self) -> None:
+        for name in ("prune", "distill"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is not available in this version of edgekit; remove it to quantize alone")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A whole recipe.
+
+    Attributes:
+        name: Names the bundle: lower-case letters, digits, dot, underscore, hyphen.
+        version: For people.
+        security_version: Counts up with every release that must not be rolled back.
+        targets: Names of files in `targets/`.
+    """
+
+    name: str
+    version: str
+    security_version: int = 1
+    targets: tuple[str, ...]
+    model: ModelSpec
+    input: InputSpec
+    data: DataSpec
+    calibration: CalibrationRef = field(default_factory=CalibrationRef)
+    compress: CompressSpec = field(default_factory=CompressSpec)
+    accept: AcceptSpec = field(default_factory=AcceptSpec)
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"name = {self.name!r} must be lower-case letters, digits, '.', '_' or '-'")
+        if not self.targets or len(set(self.targets)) != len(self.targets):
+            raise ValueError("targets is empty or repeats a name")
+        if self.security_version < 0:
+            raise ValueError("security_version must not be negative")
+
+
+def load_recipe(path: str | os.PathLike[str], *, settings: Sequence[str] = (), targets: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe and applies the caller's changes.
+
+    Args:
+        path: The TOML file, or the name of a recipe in `models/`.
+        settings: `key=value` changes; the key is a dotted path, the value TOML or a plain string.
+        targets: Replaces the recipe's targets when not empty.
+
+    Raises:
+        CatalogError: The file or a change is wrong; names the key.
+    """
+    file = Path(path)
+    if not file.exists() and file.suffix != ".toml" and len(file.parts) == 1:
+        file = files.find("models", str(path))
+    table = files.read_toml(file)
+    _resolve_paths(table, file.resolve().parent)
+    for setting in settings:
+        _apply(table, setting)
+    if targets:
+        table["targets"] = list(targets)
+    recipe = decode(Recipe, table, where=str(file), error=CatalogError)
+    for name in recipe.targets:
+        files.find("targets", name)
+    files.find("calibration", recipe.calibration.recipe)
+    return recipe
+
+
+def _resolve_paths(table: dict[str, Any], base: Path) -> None:
+    """Makes every path of a table absolute against `base`, in place."""
+    for section, key in _PATH_KEYS:
+        part = table.get(section)
+        if isinstance(part, dict) and isinstance(part.get(key), str):
+            part[key] = str(base / part[key])
+    model = table.get("model")
+    if isinstance(model, dict) and isinstance(model.get("source"), str):
+        for kind in _PATH_SOURCES:
+            if model["source"].startswith(kind):
+                model["source"] = kind + str(base / model["source"][len(kind) :])
+
+
+def _apply(table: dict[str, Any], setting: str) -> None:
+    key, separator, text = setting.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise CatalogError(f"--set {setting!r} is not key=value", hint="for example --set model.weights=lung.safetensors")
+    change: dict[str, Any] = {parts[-1]: _value(text.strip())}
+    for part in reversed(parts[:-1]):
+        change = {part: change}
+    _resolve_paths(change, Path.cwd())
+    _merge(table, change, setting)
+
+
+def _merge(table: dict[str, Any], change: dict[str, Any], setting: str) -> None:
+    for key, value in change.items():
+        if isinstance(value, dict):
+            inner = table.setdefault(key, {})
+            if not isinstance(inner, dict):
+                raise CatalogError(f"--set {setting!r}: {key} is a value, not a table", hint=nearest(key, table))
+            _merge(inner, value, setting)
+        else:
+            table[key] = value
+
+
+def _value(text: str) -> object:
+    """A TOML value where the text is one, else the text itself: paths need no quotes."""
+    try:
+        return files.parse_toml(f"value = {text}")["value"]
+    except ValueError:
+        return text

@@ -1,0 +1,52 @@
+"""What is known about a device: one TOML in `targets/` each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgekit.catalog import files
+from edgekit.errors import CatalogError
+from edgekit.schema.decode import decode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """One thing the profile relies on, and where it was read or measured."""
+
+    statement: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A device profile.
+
+    Attributes:
+        name: Name of the file, without `.toml`.
+        title: For people.
+        architectures: `platform.machine()` in lower case of the machines it stands for.
+        engine: Name of the runtime's engine.
+        settings: The engine's configuration keys; pinned in every bundle made for this target.
+        facts: What the profile relies on.
+    """
+
+    name: str
+    title: str
+    architectures: tuple[str, ...]
+    engine: str
+    settings: dict[str, str]
+    facts: tuple[Fact, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.architectures:
+            raise ValueError("architectures is empty")
+
+
+def load_target(name: str) -> Target:
+    """Reads a target by its name.
+
+    Raises:
+        CatalogError: The name is unknown, or its file is wrong.
+    """
+    path = files.find("targets", name)
+    return decode(Target, {"name": name, **files.read_toml(path)}, where=str(path), error=CatalogError)

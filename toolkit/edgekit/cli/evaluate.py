@@ -1,0 +1,52 @@
+"""`edgekit evaluate`: a bundle's figures on labelled frames, with intervals that respect the patients."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import typer
+
+from edgekit.cli.console import TerminalProgress, figure, print_json, say, table, tell
+
+_SHOWN = ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "recall", "f1", "ece")
+_SHOWN_BY_CLASS = ("auc", "sensitivity", "specificity", "precision", "f1")
+
+
+def evaluate(
+    bundle: Path = typer.Argument(help="A bundle (.edgekit)."),
+    data: Path = typer.Option(..., "--data", help="A data manifest (CSV)."),
+    split: str = typer.Option("test", "--split", help="Which rows to use."),
+    file_column: str = typer.Option("file", "--file-column", help="Column of the frames' paths."),
+    label_column: str = typer.Option("label", "--label-column", help="Column of the labels."),
+    split_column: str = typer.Option("split", "--split-column", help="Column of the splits."),
+    group_column: str = typer.Option("patient_or_video_id", "--group-column", help="Column of the patients or videos."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON document on stdout."),
+) -> None:
+    """Evaluate a bundle on labelled frames."""
+    from edgekit.runtime.classifier import load
+    from edgekit.runtime.evaluate import evaluate_split
+    from edgekit.schema.data import Columns
+
+    classifier = load(bundle)
+    columns = Columns(file=file_column, label=label_column, split=split_column, group=group_column)
+    progress = TerminalProgress()
+    progress.begin(f"{split} frames", cached=False)
+    start = time.monotonic()
+    found = evaluate_split(classifier, data, split=split, columns=columns, on_frame=progress.step)
+    progress.end(time.monotonic() - start)
+    document = found.to_json()
+    if not classifier.manifest.accepted:
+        tell(f"warning: {bundle} was NOT ACCEPTED by its acceptance gate")
+    if as_json:
+        print_json(document)
+        return
+    say(
+        f"{classifier.manifest.name} {classifier.manifest.version} on {data}, split {split}: {document['n']} frames of {document['groups']} groups"
+    )
+    say(table([(name.replace("_", " "), figure(document[name])) for name in _SHOWN], header=("", "value (95 % interval)")))
+    say()
+    rows = [
+        (label, str(item["support"]), *[figure(item[name]) for name in _SHOWN_BY_CLASS]) for label, item in document["per_class"].items()
+    ]
+    say(table(rows, header=("label", "frames", *_SHOWN_BY_CLASS)))

@@ -1,0 +1,83 @@
+"""The command line: one module a command; this one puts them together and is the one place that catches errors and sets exit codes.
+
+Exit codes: 0 done; 1 an edgekit error (one clear message, a hint, no traceback); 2 usage; 3 refused by the acceptance gate; 4 a limit or comparison found
+a regression; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from edgekit import __version__
+from edgekit.cli import compile as compile_command
+from edgekit.cli import demo, doctor, evaluate, init, inspect, profile, run, targets, verify
+from edgekit.cli.console import report_error
+from edgekit.errors import EdgekitError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="edgekit",
+    help="Compile a trained medical image classifier into a proven device bundle, run it without PyTorch, and measure it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (init.init, compile_command.compile_, run.run, evaluate.evaluate, profile.profile, inspect.inspect, verify.verify):
+    app.command(name=command.__name__.rstrip("_"))(command)
+for command in (targets.targets, doctor.doctor, demo.demo):
+    app.command(name=command.__name__)(command)
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        typer.echo(f"edgekit {__version__}")
+        raise typer.Exit
+
+
+def run_command_line() -> None:
+    """The console script."""
+    signal.signal(signal.SIGINT, _interrupted)
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one command and returns its exit code; prints every error as one message and a hint."""
+    try:
+        app(args=arguments, prog_name="edgekit", standalone_mode=True)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except EdgekitError as error:
+        report_error(error)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output went away (`edgekit run … | head`); nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except MemoryError as error:
+        report_error(EdgekitError("this machine has not enough memory for that", hint=f"{error}" or "try fewer or smaller inputs"))
+        return 1
+    except Exception as error:
+        if os.environ.get("EDGEKIT_DEBUG"):
+            raise
+        report_error(
+            EdgekitError(
+                f"internal error: {type(error).__name__}: {error}",
+                hint="this is a defect of edgekit; run it again with EDGEKIT_DEBUG=1 and report the traceback",
+            )
+        )
+        return 1
+    return 0
+
+
+def _interrupted(_signal: int, _frame: FrameType | None) -> None:
+    sys.stderr.write("\ninterrupted; the same command goes on where it stopped\n")
+    raise SystemExit(INTERRUPTED)

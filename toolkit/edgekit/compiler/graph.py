@@ -1,0 +1,80 @@
+"""Reading an ONNX graph backwards: the few questions every pass asks of a float model.
+
+edgekit's intermediate form is one float32 ONNX graph with one static input and one output, whatever the model came from. Passes are written
+against onnx-ir, which edits a graph in place without protobuf's copies.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+# Operators that hand their input on unchanged at inference, up to its shape.
+RESHAPING = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout"})
+
+
+def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
+    """The value of an initializer or Constant node as an array; None when it depends on the input."""
+    if value is None:
+        return None
+    import onnx_ir as ir
+
+    tensor = ir.convenience.get_const_tensor(value)
+    return None if tensor is None else cast("NDArray[np.generic]", tensor.numpy())
+
+
+def shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The static shape of a value; None when it is unknown or dynamic."""
+    if value is None or value.shape is None:
+        return None
+    sizes = tuple(value.shape)
+    return cast("tuple[int, ...]", sizes) if all(isinstance(size, int) for size in sizes) else None
+
+
+def skip_reshaping(value: ir.Value | None) -> ir.Value | None:
+    """Walks up through operators that only change the shape."""
+    while value is not None:
+        node = value.producer()
+        if node is None or node.op_type not in RESHAPING:
+            return value
+        value = node.inputs[0]
+    return None
+
+
+def reduced_axes(node: ir.Node) -> tuple[int, ...] | None:
+    """The axes a ReduceMean reduces, from its attribute (before opset 18) or its constant input; None when they are not constant."""
+    attribute = node.attributes.get("axes")
+    if attribute is not None:
+        return tuple(int(axis) for axis in attribute.as_ints())
+    axes = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    return None if axes is None else tuple(int(axis) for axis in axes.ravel())
+
+
+def insert_before_output(graph: ir.Graph, nodes: list[ir.Node], outputs: list[ir.Value]) -> None:
+    """Appends nodes to the graph and makes `outputs` its outputs; what is no longer needed is removed by `tidy`."""
+    for node in nodes:
+        graph.append(node)
+    graph.outputs.clear()
+    graph.outputs.extend(outputs)
+
+
+def tidy(model: ir.Model) -> None:
+    """Removes nodes and initializers that no output needs."""
+    from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+    RemoveUnusedNodesPass()(model)
+
+
+def add_constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
+    """Adds an initializer."""
+    import onnx_ir as ir
+
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype)))
+    value.const_value = ir.tensor(array, name=name)
+    graph.register_initializer(value)
+    return value

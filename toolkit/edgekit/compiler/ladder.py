@@ -1,0 +1,124 @@
+"""Climbs the quantization ladder: cheapest rung first, only as far as the validation frames need.
+
+Rules this file keeps:
+
+1. Settings are chosen on `val`. `test` is looked at once, with the chosen rung, by the acceptance gate.
+2. The first rung that would pass the flip gates on `val`, and whose AUC there is within the margin, is taken.
+3. When none does, the rung whose answers are nearest to the reference's (mean KL divergence) is taken, and the gate decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.catalog.recipe import Rung
+from edgekit.compiler.quantize.rungs import RUNGS
+from edgekit.compiler.stages.frames import PreparedSplit
+from edgekit.compiler.stages.measure import Measured
+from edgekit.compiler.stages.quantize import Artefact
+from edgekit.evaluation import decision
+from edgekit.evaluation.delong import paired_auc_difference
+from edgekit.evaluation.metrics import Outcomes
+from edgekit.evaluation.paired import Agreement, Flips, agreement, compare_answers
+from edgekit.schema.accept import AcceptSpec
+from edgekit.schema.model_io import OutputSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """An artefact against the reference on one split."""
+
+    flips: Flips
+    agreement: Agreement
+    auc_difference: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RungResult:
+    """One rung as measured on `val`."""
+
+    rung: Rung
+    artefact: Artefact
+    measured: Measured
+    comparison: Comparison
+    sufficient: bool
+
+
+def outcomes(logits: NDArray[np.float32], split: PreparedSplit, output: OutputSpec, thresholds: dict[str, float]) -> Outcomes:
+    """Raw logits (frames, outputs) of a split as outcomes."""
+    labelled = decision.logits_by_label(logits, output)
+    probability = decision.probabilities(labelled, output, outputs=logits.shape[1])
+    return Outcomes(probability=probability, truth=split.truth, output=output, thresholds=thresholds)
+
+
+def compare(
+    reference: NDArray[np.float32], device: NDArray[np.float32], split: PreparedSplit, output: OutputSpec, thresholds: dict[str, float]
+) -> Comparison:
+    """Compares raw logits (frames, outputs) of reference and device on a split."""
+    before, after = (outcomes(logits, split, output, thresholds) for logits in (reference, device))
+    difference = paired_auc_difference(before, after, groups=split.groups)
+    return Comparison(
+        flips=compare_answers(before.answers, after.answers, split.truth, output),
+        agreement=agreement(
+            decision.logits_by_label(reference, output), decision.logits_by_label(device, output), output, outputs=reference.shape[1]
+        ),
+        auc_difference=difference.difference,
+    )
+
+
+def climb(
+    ladder: Sequence[Rung],
+    try_rung: Callable[[Rung], tuple[Artefact, Measured]],
+    against: Callable[[Measured], Comparison],
+    accept: AcceptSpec,
+) -> tuple[RungResult, tuple[RungResult, ...]]:
+    """Tries rungs until one suffices.
+
+    Args:
+        ladder: The recipe's rungs, in order.
+        try_rung: Makes a rung's artefact and runs it on `val`.
+        against: Compares what it answered with the reference.
+        accept: The gates.
+
+    Returns:
+        The chosen rung, and every rung that was tried.
+    """
+    tried: list[RungResult] = []
+    for rung in ladder:
+        artefact, measured = try_rung(rung)
+        comparison = against(measured)
+        result = RungResult(
+            rung=rung, artefact=artefact, measured=measured, comparison=comparison, sufficient=_suffices(comparison, accept)
+        )
+        tried.append(result)
+        if result.sufficient:
+            return result, tuple(tried)
+    return min(tried, key=lambda result: result.comparison.agreement.mean_kl), tuple(tried)
+
+
+def describe(result: RungResult, chosen: RungResult) -> dict[str, object]:
+    """A rung for the report, JSON-ready."""
+    found = result.comparison
+    return {
+        "rung": result.rung,
+        "title": RUNGS[result.rung].title,
+        "frames": found.flips.frames,
+        "flips": len(found.flips.indices),
+        "harmful_flips": len(found.flips.harmful),
+        "auc_difference": found.auc_difference,
+        "mean_kl": found.agreement.mean_kl,
+        "max_abs_logit": found.agreement.max_abs_logit,
+        "sufficient": result.sufficient,
+        "chosen": result is chosen,
+    }
+
+
+def _suffices(found: Comparison, accept: AcceptSpec) -> bool:
+    rate, harmful = found.flips.rate, found.flips.harmful_rate
+    if rate is None or harmful is None or found.auc_difference is None:
+        return False
+    return rate <= accept.max_flips and harmful <= accept.max_harmful_flips and found.auc_difference > -accept.auc_margin

@@ -1,0 +1,68 @@
+"""A model from the user's own Python: `python:module:factory`.
+
+The one source that executes code, and only code the user names: the module is imported from the Python path and the working directory, the factory is called
+with the recipe's `[model] arguments` and returns a torch module. Weights are loaded into it when the recipe names them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgekit.catalog.recipe import ModelSpec
+from edgekit.compiler.load import weights
+from edgekit.compiler.load.torch_model import TorchModel
+from edgekit.compiler.torchvision_ops import define_missing_operators
+from edgekit.errors import CatalogError, ModelError, nearest
+from edgekit.schema.model_io import InputSpec
+
+
+def open_factory(argument: str, model: ModelSpec, spec: InputSpec) -> TorchModel:
+    """`python:MODULE:FUNCTION`."""
+    import torch
+
+    define_missing_operators()
+    factory = _find(argument)
+    module = _call(factory, argument, model)
+    if not isinstance(module, torch.nn.Module):
+        raise ModelError(f"python:{argument} returned {type(module).__name__}, not a torch.nn.Module")
+    notes: tuple[str, ...] = ()
+    if model.weights is not None:
+        built = module
+        outputs = len(model.labels)
+        module, notes = weights.fit(lambda _: built, Path(model.weights), (outputs,))
+    return TorchModel(module.float(), spec, labels=len(model.labels), binary=model.task == "binary", notes=notes)
+
+
+def _find(argument: str) -> Any:
+    name, separator, function = argument.partition(":")
+    if not separator or not name or not function:
+        raise CatalogError(f"python:{argument} is not python:MODULE:FUNCTION", hint="for example python:my_models.lung:build")
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        found = importlib.import_module(name)
+    except ImportError as error:
+        raise ModelError(
+            f"the module {name!r} cannot be imported: {error}", hint="run edgekit from the folder it is in, or set PYTHONPATH"
+        ) from error
+    finally:
+        if added:
+            sys.path.remove(here)
+    factory = getattr(found, function, None)
+    if not callable(factory):
+        raise ModelError(
+            f"{name} has no function {function!r}", hint=nearest(function, [item for item in dir(found) if not item.startswith("_")])
+        )
+    return factory
+
+
+def _call(factory: Any, argument: str, model: ModelSpec) -> object:
+    try:
+        return factory(**model.arguments)
+    except Exception as error:  # the user's own code
+        raise ModelError(f"python:{argument} failed: {type(error).__name__}: {error}", hint="call it by itself to see where") from error

@@ -1,0 +1,179 @@
+"""A model from an ONNX file: read without external data, checked, and run by ONNX Runtime as the reference.
+
+Rules this file keeps:
+
+1. Everything is inside the file: external data could name any path of this machine.
+2. Only standard operators: a custom domain would need code from somewhere.
+3. The batch is fixed to one; every other dimension must be static already.
+4. A Softmax or Sigmoid at the output is taken off, because edgekit works on logits; it is noted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.catalog.recipe import ModelSpec
+from edgekit.compiler import graph as g
+from edgekit.compiler.load.source import OnFrames, normalize
+from edgekit.compiler.load.torch_model import check_outputs
+from edgekit.errors import MissingEngineError, ModelError
+from edgekit.schema.model_io import InputSpec
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+MAX_MODEL_BYTES = 2_000_000_000
+"""protobuf's own limit."""
+
+OLDEST_OPSET = 11
+_PROBABILITY_OPS = ("Softmax", "Sigmoid")
+_STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+class OnnxModel:
+    """An ONNX graph as a source."""
+
+    def __init__(self, model: ir.Model, spec: InputSpec, notes: tuple[str, ...]) -> None:
+        self.notes = notes
+        self._spec = spec
+        self._model = model
+        self._session: Any = None
+
+    def export(self, path: Path) -> None:
+        path.write_bytes(self._bytes())
+
+    def logits(self, tensors: NDArray[np.uint8], on_frame: OnFrames) -> NDArray[np.float32]:
+        session = self._open()
+        name = session.get_inputs()[0].name
+        rows = []
+        for index in range(len(tensors)):
+            rows.append(session.run(None, {name: normalize(np.asarray(tensors[index : index + 1]), self._spec)})[0])
+            on_frame(index + 1)
+        logits: NDArray[np.float32] = np.concatenate(rows).reshape(len(tensors), -1).astype(np.float32)
+        if not np.isfinite(logits).all():
+            raise ModelError("the trained model answers with NaN or infinite logits on its own data", hint="check [input] mean and std")
+        return logits
+
+    def _bytes(self) -> bytes:
+        import onnx_ir as ir
+
+        data: bytes = ir.to_proto(self._model).SerializeToString(deterministic=True)
+        return data
+
+    def _open(self) -> Any:
+        if self._session is None:
+            try:
+                import onnxruntime
+            except ImportError as error:
+                raise MissingEngineError(
+                    f"ONNX Runtime cannot be loaded: {error}", hint="install the extra: edgekit-toolkit[compile]"
+                ) from error
+            options = onnxruntime.SessionOptions()
+            # Idle threads that spin make every other engine in the process slower.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            options.log_severity_level = 3
+            self._session = onnxruntime.InferenceSession(self._bytes(), options, providers=["CPUExecutionProvider"])
+        return self._session
+
+
+def open_onnx(argument: str, model: ModelSpec, spec: InputSpec) -> OnnxModel:
+    """`onnx:PATH`."""
+    import onnx_ir as ir
+
+    if model.weights is not None:
+        raise ModelError("an ONNX file holds its own weights; remove model.weights")
+    path = Path(argument)
+    proto = _read(path)
+    _refuse_outside_help(proto, path)
+    notes: list[str] = []
+    graph_model = ir.from_proto(proto)
+    _set_batch(graph_model, path)
+    graph_model = _infer_shapes(graph_model, path)
+    _strip_probabilities(graph_model, notes)
+    output = graph_model.graph.outputs[0]
+    check_outputs(g.shape(output), len(model.labels), binary=model.task == "binary")
+    return OnnxModel(graph_model, spec, tuple(notes))
+
+
+def _read(path: Path) -> Any:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    if not path.is_file():
+        raise ModelError(f"the model {path} is not there", hint='model.source = "onnx:PATH" is relative to the recipe')
+    if path.stat().st_size > MAX_MODEL_BYTES:
+        raise ModelError(f"{path} is larger than {MAX_MODEL_BYTES} bytes")
+    try:
+        proto = onnx.load_model_from_string(path.read_bytes())
+        onnx.checker.check_model(proto, full_check=False)
+    except (DecodeError, onnx.checker.ValidationError, ValueError) as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelError(f"{path} is not a valid ONNX model: {first}", hint="onnx.checker.check_model tells more") from error
+    return proto
+
+
+def _refuse_outside_help(proto: Any, path: Path) -> None:
+    import onnx
+
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer):
+        raise ModelError(f"{path} keeps its weights in another file", hint="export it with external_data=False")
+    domains = {node.domain for node in proto.graph.node if node.domain not in _STANDARD_DOMAINS}
+    functions = {function.domain for function in proto.functions}
+    if domains - functions:
+        raise ModelError(
+            f"{path} uses operators of {sorted(domains - functions)}, which no engine here has", hint="export it with standard operators"
+        )
+    opset = max((entry.version for entry in proto.opset_import if entry.domain in _STANDARD_DOMAINS), default=0)
+    if opset < OLDEST_OPSET:
+        raise ModelError(f"{path} is of opset {opset}, older than {OLDEST_OPSET}", hint="convert it with onnx.version_converter")
+
+
+def _set_batch(model: ir.Model, path: Path) -> None:
+    import onnx_ir as ir
+
+    inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+    if len(inputs) != 1 or len(model.graph.outputs) != 1:
+        raise ModelError(
+            f"{path} has {len(inputs)} inputs and {len(model.graph.outputs)} outputs; edgekit compiles one frame in, one vector of logits out",
+            hint="export only the classifier",
+        )
+    shape = inputs[0].shape
+    if shape is None or len(shape) != 4:
+        raise ModelError(f"{path} takes {shape}, not (batch, channels, height, width)")
+    inputs[0].shape = ir.Shape([1, *tuple(shape)[1:]])
+    if g.shape(inputs[0]) is None:
+        raise ModelError(f"{path} takes frames of any size {shape}", hint="export it with the size it was trained with")
+    # Shapes written for another batch would contradict the new one.
+    for node in model.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
+    model.graph.outputs[0].shape = None
+
+
+def _infer_shapes(model: ir.Model, path: Path) -> ir.Model:
+    import onnx
+    import onnx_ir as ir
+
+    try:
+        inferred = onnx.shape_inference.infer_shapes(ir.to_proto(model), strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise ModelError(
+            f"{path}: shapes do not fit with a batch of one: {str(error).splitlines()[0]}", hint="export it with batch 1"
+        ) from error
+    return ir.from_proto(inferred)
+
+
+def _strip_probabilities(model: ir.Model, notes: list[str]) -> None:
+    output = model.graph.outputs[0]
+    node = output.producer()
+    if node is None or node.op_type not in _PROBABILITY_OPS or node.inputs[0] is None:
+        return
+    notes.append(f"the {node.op_type} at the output was taken off: edgekit works on logits")
+    logits = node.inputs[0]
+    model.graph.outputs[0] = logits
+    g.tidy(model)

@@ -1,0 +1,120 @@
+"""Everything of a compile that does not depend on the target: the model, the data, the reference, the explained float graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.catalog.calibration import Calibration, load_calibration
+from edgekit.catalog.recipe import Recipe
+from edgekit.compiler import ladder
+from edgekit.compiler.checks import check_expected
+from edgekit.compiler.progress import Progress
+from edgekit.compiler.stages.baseline import BaselineStage
+from edgekit.compiler.stages.explain import ExplainedGraph, ExplainStage
+from edgekit.compiler.stages.frames import FramesStage, PreparedSplit, calibration_indices
+from edgekit.compiler.stages.load import FloatGraph, LazySource, LoadStage
+from edgekit.compiler.workspace import Workspace, digest
+from edgekit.errors import DataError
+from edgekit.evaluation.dataset import DataManifest, Sample, load_manifest, require_splits
+from edgekit.evaluation.thresholds import choose_thresholds
+from edgekit.schema.decode import encode
+
+PROVING_SPLITS = ("val", "test")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """Everything that does not depend on the target."""
+
+    recipe: Recipe
+    data: DataManifest
+    graph: FloatGraph
+    explained: ExplainedGraph
+    splits: Mapping[str, PreparedSplit]
+    reference: Mapping[str, NDArray[np.float32]]
+    thresholds: dict[str, float]
+    calibration: PreparedSplit
+    source: LazySource
+
+
+def prepare(recipe: Recipe, workspace: Workspace, progress: Progress) -> Prepared:
+    """Loads the model and the data, runs the reference, and makes the float graph explain itself."""
+    output = recipe.model.output
+    data = load_manifest(Path(recipe.data.manifest), recipe.data.columns, output)
+    require_splits(data, PROVING_SPLITS, output)
+    calibration_recipe = load_calibration(recipe.calibration.recipe)
+    chosen = choose_calibration(data, calibration_recipe)
+    source = LazySource(recipe.model, recipe.input)
+    graph = workspace.run(LoadStage(source=source))
+    splits = {
+        name: workspace.run(FramesStage(samples=data.split(name), input=recipe.input, output=output), label=name) for name in PROVING_SPLITS
+    }
+    reference = {name: workspace.run(BaselineStage(source=source, graph=graph, split=split), label=name) for name, split in splits.items()}
+    check_expected(recipe.model, splits, reference)
+    explained = workspace.run(ExplainStage(graph=graph, input=recipe.input))
+    calibration = workspace.run(FramesStage(samples=chosen, input=recipe.input, output=output), label="calibration")
+    found = choose_thresholds(ladder.outcomes(reference["val"], splits["val"], output, {}).probability, splits["val"].truth, output)
+    for label in found.undecided:
+        progress.note(f"no threshold can be chosen for {label!r} on val; 0.5 is used")
+    return Prepared(
+        recipe=recipe,
+        data=data,
+        graph=graph,
+        explained=explained,
+        splits=splits,
+        reference=reference,
+        thresholds=found.thresholds,
+        calibration=calibration,
+        source=source,
+    )
+
+
+def choose_calibration(data: DataManifest, calibration: Calibration) -> tuple[Sample, ...]:
+    """Draws the calibration frames.
+
+    Raises:
+        DataError: There are fewer than the calibration recipe's minimum, or a label has none.
+    """
+    chosen: list[Sample] = []
+    for split in calibration.splits:
+        pool = [sample for sample in data.samples if sample.split == split]
+        wanted = calibration.samples - len(chosen)
+        chosen += [pool[index] for index in calibration_indices(pool, count=wanted, seed=calibration.seed)]
+    where = " and ".join(calibration.splits)
+    if len(chosen) < calibration.minimum:
+        raise DataError(
+            f"{data.path}: {len(chosen)} calibration frames in {where}, fewer than the {calibration.minimum} of calibration/{calibration.name}.toml",
+            hint="label more frames with the split calib, or choose another [calibration] recipe",
+        )
+    if len({sample.labels for sample in chosen}) < 2:
+        raise DataError(f"{data.path}: the calibration frames in {where} all have one label", hint="calibration needs frames of every kind")
+    return tuple(chosen)
+
+
+def source_digests(prepared: Prepared) -> dict[str, str]:
+    """What a bundle was compiled from, as sha256."""
+    recipe = prepared.recipe
+    return {
+        "float_graph": prepared.graph.sha256,
+        "data_manifest": prepared.data.sha256,
+        "calibration_frames": prepared.calibration.sha256,
+        "val_frames": prepared.splits["val"].sha256,
+        "test_frames": prepared.splits["test"].sha256,
+        # Without the parts that only say where things are on this machine.
+        "recipe": digest({key: value for key, value in encode(recipe).items() if key not in ("data", "model")}),
+    }
+
+
+def split_counts(data: DataManifest, labels: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Split to label to number of frames."""
+    counts: dict[str, dict[str, int]] = {}
+    for sample in data.samples:
+        row = counts.setdefault(sample.split, dict.fromkeys(labels, 0))
+        for label in sample.labels:
+            row[label] += 1
+    return counts

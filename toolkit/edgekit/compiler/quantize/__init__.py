@@ -1,0 +1,1 @@
+"""Quantization: the rungs of the ladder, and the writer of each engine's dialect."""

@@ -1,0 +1,111 @@
+"""OpenVINO's dialect: NNCF post-training quantization of the OpenVINO model.
+
+Rules this file keeps:
+
+1. Constants are folded first. OpenVINO's ONNX reader leaves every convolution's bias behind a Reshape, where NNCF does not recognise it and then
+   silently corrects no bias at all; on a depthwise network that is half of the error (docs/adr/0005-fold-before-quantizing.md).
+2. The head of the map stays in float, so that logit = mean of the map + bias holds to float rounding.
+3. A model with attention is quantized by NNCF's transformer scheme; which one it is, is read from the graph.
+4. The IR is written without what differs from run to run, so the same inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.compiler.explain.pooled_linear import CAM, LOGITS
+from edgekit.compiler.progress import Progress
+from edgekit.compiler.quantize.rungs import RungSettings
+from edgekit.errors import MissingEngineError, ModelError
+from edgekit.runtime.engines.openvino import load_library
+
+XML = "openvino.xml"
+BIN = "openvino.bin"
+
+
+def build_ir(graph: Path, settings: RungSettings, calibration: NDArray[np.uint8], folder: Path, progress: Progress) -> None:
+    """Quantizes the explained float graph and writes `openvino.xml` and `openvino.bin`.
+
+    Args:
+        graph: The explained graph, ONNX.
+        settings: The rung.
+        calibration: uint8 (frames, height, width, channels).
+        folder: Where to write.
+        progress: Told of every calibration frame that is read.
+
+    Raises:
+        MissingEngineError: OpenVINO or NNCF is not installed.
+        ModelError: OpenVINO or NNCF cannot handle the graph.
+    """
+    openvino = load_library()
+    try:
+        model = openvino.Core().read_model(str(graph))
+        _fold_constants(model)
+        quantized = _quantize(model, settings, calibration, progress) if settings.quantize else model
+    except RuntimeError as error:
+        first = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+        raise ModelError(f"OpenVINO cannot handle the model: {first}", hint='try [compress] quantize = { ladder = ["float"] }') from error
+    _forget_history(quantized)
+    openvino.serialize(quantized, str(folder / XML), str(folder / BIN))
+
+
+def _fold_constants(model: Any) -> None:
+    from openvino.passes import ConstantFolding, Manager
+
+    manager = Manager()
+    manager.register_pass(ConstantFolding())
+    manager.run_passes(model)
+
+
+def _quantize(model: Any, settings: RungSettings, calibration: NDArray[np.uint8], progress: Progress) -> Any:
+    nncf = _load_nncf()
+    types = [operation.get_type_name() for operation in model.get_ordered_ops()]
+    attention = "Softmax" in types and types.count("MVN") + types.count("LayerNormalization") > 1
+    names = {operation.get_friendly_name() for operation in model.get_ordered_ops()}
+    float_head = [name for name in (CAM, "cam_head/maps", "cam_head/mean", LOGITS) if CAM in names and name in names]
+    return nncf.quantize(
+        model,
+        nncf.Dataset(_Counted(calibration, progress)),
+        subset_size=len(calibration),
+        fast_bias_correction=not settings.full_bias_correction,
+        model_type=nncf.ModelType.TRANSFORMER if attention else None,
+        ignored_scope=nncf.IgnoredScope(names=float_head) if float_head else None,
+    )
+
+
+class _Counted:
+    """The calibration frames one at a time, as NNCF takes them; it walks over them more than once."""
+
+    def __init__(self, frames: NDArray[np.uint8], progress: Progress) -> None:
+        self._frames = frames
+        self._progress = progress
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        for index in range(len(self._frames)):
+            yield np.ascontiguousarray(self._frames[index : index + 1])
+            self._progress.step(index + 1, len(self._frames))
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+
+def _load_nncf() -> Any:
+    try:
+        import nncf
+    except ImportError as error:
+        raise MissingEngineError(f"NNCF cannot be loaded: {error}", hint="install the extra: edgekit-toolkit[compile]") from error
+    # Its own progress bars would write over ours.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    return nncf
+
+
+def _forget_history(model: Any) -> None:
+    """Drops what conversion and quantization noted about themselves: versions, options and paths of the machine they ran on."""
+    for key in list(model.get_rt_info()):
+        del model.get_rt_info()[key]

@@ -1,0 +1,67 @@
+"""quantize: one rung of the ladder, as the engine's own artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.catalog.recipe import Rung
+from edgekit.compiler.progress import Progress
+from edgekit.compiler.quantize import openvino_ptq
+from edgekit.compiler.quantize.rungs import RUNGS
+from edgekit.compiler.stages.explain import ExplainedGraph
+from edgekit.compiler.versions import versions
+from edgekit.compiler.workspace import Stage, file_digest
+from edgekit.profiler.host import fingerprint
+from edgekit.schema.decode import encode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artefact:
+    """An engine's model: role to file (see `EngineSpec.files`), and the sha256 of all of them together."""
+
+    files: Mapping[str, Path]
+    sha256: str
+    precision: str
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.files.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class QuantizeStage(Stage[Artefact]):
+    """Quantizes for OpenVINO."""
+
+    name: ClassVar[str] = "quantize"
+    graph: ExplainedGraph
+    rung: Rung
+    calibration: NDArray[np.uint8]
+    calibration_sha256: str
+
+    def requires(self) -> Mapping[str, object]:
+        return {
+            "graph": self.graph.sha256,
+            "rung": self.rung,
+            "settings": encode(RUNGS[self.rung]),
+            "calibration": self.calibration_sha256,
+            "versions": versions("openvino", "nncf", "numpy"),
+            # Calibration runs on this CPU, and rounds as it rounds.
+            "instruction_sets": list(fingerprint().instruction_sets or ()),
+        }
+
+    def apply(self, folder: Path, progress: Progress) -> None:
+        openvino_ptq.build_ir(self.graph.path, RUNGS[self.rung], self.calibration, folder, progress)
+
+    def ensures(self, folder: Path) -> Artefact:
+        files = {"xml": folder / openvino_ptq.XML, "bin": folder / openvino_ptq.BIN}
+        return Artefact(
+            files=files,
+            sha256="-".join(file_digest(path) for path in files.values()),
+            precision="int8" if RUNGS[self.rung].quantize else "f32",
+        )

@@ -1,0 +1,159 @@
+"""The stage cache: an interrupted compile resumes, and a repeated one costs only what changed.
+
+Rules this file keeps:
+
+1. A stage's result is a folder named after the digest of everything it depends on: content hashes, options, library versions, and edgekit's own code.
+2. It is built under a temporary name and renamed when it is whole, so an interrupted stage leaves nothing that looks like a result.
+3. Every file of a result is hashed when it is made and checked when it is reused; a damaged result is built again, and that is said.
+4. A fresh and a cached result are opened and checked by the same code (`ensures`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
+
+from edgekit.compiler.progress import Progress
+from edgekit.errors import OutputError
+
+T = TypeVar("T")
+
+_RECORD = "stage.json"
+_RESULT_CODE = ("compiler", "imaging", "runtime", "schema")
+
+
+class Stage(ABC, Generic[T]):
+    """One step of the pipeline: what it depends on, what it makes, and what it promises."""
+
+    name: ClassVar[str]
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether `requires` tells everything; a stage that runs the user's own code cannot know, and is never taken from the cache."""
+        return True
+
+    @abstractmethod
+    def requires(self) -> Mapping[str, object]:
+        """Everything the result depends on, JSON-ready; edgekit's own code is added."""
+
+    @abstractmethod
+    def apply(self, folder: Path, progress: Progress) -> None:
+        """Makes the result's files in an empty folder."""
+
+    @abstractmethod
+    def ensures(self, folder: Path) -> T:
+        """Opens the result and checks what the stage promises.
+
+        Raises:
+            EdgekitError: The promise is broken; says what the user should change.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRecord:
+    """What a stage cost: for the report."""
+
+    name: str
+    cached: bool
+    seconds: float
+
+
+class Workspace:
+    """A folder of stage results."""
+
+    def __init__(self, root: Path, progress: Progress) -> None:
+        """Makes the folder.
+
+        Raises:
+            OutputError: It cannot be made or written.
+        """
+        self._root = root
+        self._progress = progress
+        self.records: list[StageRecord] = []
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=root).close()
+        except OSError as error:
+            raise OutputError(
+                f"the work folder {root} cannot be written: {error.strerror}", hint="choose another with --workdir"
+            ) from error
+
+    def run(self, stage: Stage[T], *, label: str = "") -> T:
+        """Returns a stage's result, from the cache where it is there and whole."""
+        title = f"{stage.name} {label}".strip()
+        folder = self._root / f"{stage.name}-{digest({'code': code_digest(), **stage.requires()})[:24]}"
+        start = time.perf_counter()
+        cached = folder.is_dir() and stage.repeatable
+        if cached and not _is_whole(folder):
+            self._progress.note(f"the cached result of {title} is damaged and is made again")
+            cached = False
+        self._progress.begin(title, cached=cached)
+        if not cached:
+            self._build(stage, folder)
+        result = stage.ensures(folder)
+        seconds = time.perf_counter() - start
+        self.records.append(StageRecord(name=title, cached=cached, seconds=seconds))
+        self._progress.end(seconds)
+        return result
+
+    def _build(self, stage: Stage[T], folder: Path) -> None:
+        try:
+            unfinished = Path(tempfile.mkdtemp(prefix=f".{stage.name}-", dir=self._root))
+        except OSError as error:
+            raise OutputError(
+                f"the work folder {self._root} cannot be written: {error.strerror}", hint="choose another with --workdir"
+            ) from error
+        try:
+            stage.apply(unfinished, self._progress)
+            files = {str(path.relative_to(unfinished)): file_digest(path) for path in sorted(unfinished.rglob("*")) if path.is_file()}
+            (unfinished / _RECORD).write_text(json.dumps(files, indent=1, sort_keys=True))
+            if folder.exists():  # another compile was faster
+                shutil.rmtree(folder)
+            unfinished.replace(folder)
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise OutputError(f"{stage.name}: {error.strerror}: {error.filename or self._root}", hint="is the disk full?") from error
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def digest(value: object) -> str:
+    """sha256 of a JSON-ready value, as 64 hex digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, as 64 hex digits."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+@cache
+def code_digest() -> str:
+    """sha256 over the source that results depend on: other code may give another result."""
+    package = Path(__file__).resolve().parents[1]
+    found = hashlib.sha256()
+    for path in sorted(path for part in _RESULT_CODE for path in (package / part).rglob("*.py")):
+        found.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        files = json.loads((folder / _RECORD).read_text())
+        return all(file_digest(folder / name) == expected for name, expected in files.items())
+    except (OSError, ValueError, AttributeError):
+        return False

@@ -1,0 +1,143 @@
+"""Opens a bundle and classifies frames.
+
+```python
+classifier = edgekit.load("lung.edgekit")
+prediction = classifier.predict(frame)
+prediction.label, prediction.probabilities, prediction.overlay()
+```
+
+Rules this file keeps:
+
+1. Only verified bytes reach the engine: the reader has checked every member's digest on the memory the engine then reads.
+2. The engine that runs is the first one of the manifest that is installed; which one, and why not an earlier one, is in `engine_notes`.
+3. Logit = mean of the map + bias is checked on every frame; a map that breaks it is withheld, the answer is kept.
+4. `predict` may be called from several threads; frames are then answered one at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+from pathlib import Path
+from time import perf_counter_ns
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bundle.manifest import CamSpec, Manifest
+from edgekit.bundle.reader import Bundle, open_bundle
+from edgekit.errors import MissingEngineError, TargetError, nearest
+from edgekit.evaluation import decision
+from edgekit.imaging.preprocess import preprocess
+from edgekit.runtime.engines import open_engine
+from edgekit.runtime.engines.base import Engine, RawOutput
+from edgekit.runtime.prediction import Prediction
+
+_MAP_WITHHELD = "the map does not add up to the logit and is withheld"
+
+
+def load(path: str | os.PathLike[str], *, engine: str | None = None) -> Classifier:
+    """Opens a bundle.
+
+    Args:
+        path: The `.edgekit` file.
+        engine: Name of the engine to use; None for the first one of the bundle that is installed here.
+
+    Raises:
+        BundleError: The file is missing, damaged, foreign or too new.
+        TargetError: This machine is not one the bundle was made for, or the engine is not in the bundle.
+        MissingEngineError: No engine of the bundle is installed.
+    """
+    return Classifier(open_bundle(Path(path)), engine=engine)
+
+
+class Classifier:
+    """A bundle, opened on an engine."""
+
+    def __init__(self, bundle: Bundle, *, engine: str | None = None) -> None:
+        self.manifest: Manifest = bundle.manifest
+        self.bundle_digest: str = bundle.digest
+        self.path: Path = bundle.path
+        self.size_bytes: int = bundle.size_bytes
+        self.engine_notes: list[str] = []
+        _check_architecture(bundle.manifest)
+        self.engine: Engine = self._open(bundle, engine)
+        self._lock = threading.Lock()
+
+    def predict(self, frame: NDArray[np.uint8]) -> Prediction:
+        """Classifies one frame.
+
+        Args:
+            frame: uint8 (rows, columns), or uint8 (rows, columns, 3) in RGB order. It is copied; the buffer may be reused afterwards.
+
+        Raises:
+            DataError: The frame is not one: wrong type, shape, empty or too large.
+            TargetError: The engine failed.
+        """
+        start = perf_counter_ns()
+        tensor = preprocess(frame, self.manifest.input)
+        prepared = perf_counter_ns()
+        with self._lock:
+            raw = self.engine.infer(tensor)
+        inferred = perf_counter_ns()
+        return self._answer(frame, raw, (start, prepared, inferred))
+
+    def _answer(self, frame: NDArray[np.uint8], raw: RawOutput, clock: tuple[int, int, int]) -> Prediction:
+        manifest = self.manifest
+        output = manifest.output
+        logits = decision.logits_by_label(raw.logits, output)
+        probability = decision.probabilities(logits, output, outputs=len(raw.logits), temperature=manifest.decision.temperature)
+        chosen = decision.answers(probability[None], output, manifest.decision.thresholds)[0]
+        named = tuple(label for label, is_chosen in zip(output.labels, chosen, strict=True) if is_chosen)
+        maps, reason = _maps(raw, manifest.cam, manifest.cam_reason, len(output.labels))
+        held = frame.copy()
+        start, prepared, inferred = clock
+        end = perf_counter_ns()
+        return Prediction(
+            label=named if output.task == "multilabel" else named[0],
+            probabilities=dict(zip(output.labels, probability.tolist(), strict=True)),
+            logits=dict(zip(output.labels, logits.tolist(), strict=True)),
+            accepted=manifest.accepted,
+            assessable=True,
+            reason=reason,
+            stages_ms={"preprocess": (prepared - start) / 1e6, "infer": (inferred - prepared) / 1e6, "cam": (end - inferred) / 1e6},
+            latency_ms=(end - start) / 1e6,
+            _maps=maps,
+            _frame=held,
+            _manifest=manifest,
+        )
+
+    def _open(self, bundle: Bundle, name: str | None) -> Engine:
+        names = [spec.name for spec in bundle.manifest.engines]
+        if name is not None and name not in names:
+            raise TargetError(f"{bundle.path}: the bundle holds no {name!r} engine", hint=nearest(name, names))
+        specs = [spec for spec in bundle.manifest.engines if name in (None, spec.name)]
+        for spec in specs[:-1]:
+            try:
+                return open_engine(spec, bundle.members)
+            except MissingEngineError as error:
+                self.engine_notes.append(f"{spec.name}: {error.message}")
+        return open_engine(specs[-1], bundle.members)
+
+
+def _check_architecture(manifest: Manifest) -> None:
+    machine = platform.machine().lower()
+    if machine not in manifest.target.architectures:
+        raise TargetError(
+            f"the bundle was proven on {', '.join(manifest.target.architectures)}, this machine is {machine}",
+            hint=f"compile it for this machine; it was compiled for the target {manifest.target.name}",
+        )
+
+
+def _maps(raw: RawOutput, spec: CamSpec | None, why_none: str, labels: int) -> tuple[NDArray[np.float32] | None, str]:
+    """The maps by label, or None with the reason."""
+    if spec is None or raw.cam is None:
+        return None, why_none
+    residual = np.abs(raw.cam.mean(axis=(1, 2)) + np.asarray(spec.bias, dtype=np.float32) - raw.logits)
+    # Written so that NaN is withheld too.
+    if not bool((residual <= spec.tolerance).all()):
+        return None, f"{_MAP_WITHHELD} (off by {float(residual.max()):.3g} logit units)"
+    if len(raw.cam) == 1 and labels == 2:
+        return np.concatenate([-raw.cam, raw.cam]), ""
+    return raw.cam, ""

@@ -1,0 +1,89 @@
+"""The contract of an inference engine.
+
+Rules every engine keeps:
+
+1. It runs exactly the settings of its `EngineSpec`: the precision that was proven is the precision that runs, or it refuses to open.
+2. It takes the model from verified bytes in memory, never from a path.
+3. `infer` checks the tensor, then calls `_infer`; outputs are fresh arrays the caller owns.
+4. It sends nothing anywhere.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bundle.manifest import EngineSpec
+from edgekit.errors import DataError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawOutput:
+    """What the graph computed for one frame.
+
+    Attributes:
+        logits: float32 (outputs,), finite.
+        cam: float32 (outputs, rows, columns) in logit units; None where the graph has no map.
+    """
+
+    logits: NDArray[np.float32]
+    cam: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Availability:
+    """Whether an engine can run here: its version, or the reason and the remedy."""
+
+    version: str | None
+    reason: str = ""
+    hint: str = ""
+
+
+class Engine(ABC):
+    """A model, ready to run on one device. Not thread-safe: the classifier serializes access."""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, spec: EngineSpec, members: Mapping[str, memoryview]) -> Engine:
+        """Loads the model.
+
+        Raises:
+            MissingEngineError: The engine's library is not installed.
+            TargetError: The library is too old, or this device cannot run what was proven.
+            BundleError: The engine refuses the model's bytes.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def available() -> Availability:
+        """Whether the engine's library can be loaded here; never raises."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, str]:
+        """What is really in use: name, version, device, precision, threads."""
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the uint8 tensor the graph takes, (1, rows, columns, channels)."""
+
+    @abstractmethod
+    def _infer(self, tensor: NDArray[np.uint8]) -> RawOutput: ...
+
+    def infer(self, tensor: NDArray[np.uint8]) -> RawOutput:
+        """Runs one frame.
+
+        Args:
+            tensor: uint8 (1, rows, columns, channels) from `imaging.preprocess`, contiguous.
+
+        Raises:
+            DataError: The tensor does not fit the graph.
+            TargetError: The engine failed, or its output is not finite.
+        """
+        if tensor.dtype != np.uint8 or tensor.shape != self.input_shape:
+            raise DataError(f"the graph takes uint8 {self.input_shape}, not {tensor.dtype} {tensor.shape}")
+        return self._infer(tensor)

@@ -1,0 +1,156 @@
+"""OpenVINO on a CPU.
+
+Rules this file keeps:
+
+1. Nothing is sent: `import openvino` loads a telemetry package, which is kept out (see `load_library`).
+2. Precision is pinned: OpenVINO chooses bfloat16 by itself on CPUs that have it, and that moves logits; the setting that was proven is set
+   and then read back.
+3. One request, reused; outputs are copied out because the request's memory is overwritten by the next frame.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bundle.manifest import EngineSpec
+from edgekit.errors import BundleError, MissingEngineError, TargetError
+from edgekit.runtime.engines.base import Availability, Engine, RawOutput
+
+DEVICE = "CPU"
+_INSTALL = "install the extra: edgekit-toolkit[openvino]"
+# Read back after compiling: a device that cannot honour them must not run the bundle.
+_VERIFIED = ("INFERENCE_PRECISION_HINT",)
+
+
+def load_library() -> Any:
+    """Imports OpenVINO without its telemetry and its conversion tools.
+
+    `openvino/__init__` imports its model converter, which imports `openvino_telemetry` and sends an "import" event; both are guarded there by
+    `except ImportError`, so hiding them for the duration of the import is within what the package expects. It also saves a third of the
+    import time. The telemetry package stays hidden for the life of the process.
+
+    Raises:
+        MissingEngineError: OpenVINO is not installed or cannot be loaded.
+    """
+    with _hidden("openvino.tools.ovc"):
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None is the documented way to block an import
+        try:
+            import openvino
+        except ImportError as error:
+            raise MissingEngineError(f"OpenVINO cannot be loaded: {error}", hint=_INSTALL) from error
+    return openvino
+
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+class OpenVinoEngine(Engine):
+    """An OpenVINO IR compiled for the CPU."""
+
+    def __init__(self, compiled: Any, version: str) -> None:
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._version = version
+        self._shape = tuple(int(side) for side in compiled.inputs[0].shape)
+        self._has_cam = len(compiled.outputs) == 2
+
+    @classmethod
+    def open(cls, spec: EngineSpec, members: Mapping[str, memoryview]) -> OpenVinoEngine:
+        openvino = load_library()
+        version = openvino.__version__.split("-")[0]
+        if _version(version) < _version(spec.minimum_version):
+            raise TargetError(
+                f"OpenVINO {version} is older than {spec.minimum_version}, which the bundle was proven with", hint="update openvino"
+            )
+        core = openvino.Core()
+        try:
+            weights = openvino.Tensor(np.frombuffer(members[spec.files["bin"]], dtype=np.uint8))
+            model = core.read_model(bytes(members[spec.files["xml"]]), weights)
+            _check_outputs(model, spec)
+            compiled = core.compile_model(model, DEVICE, dict(spec.settings))
+        except RuntimeError as error:
+            raise BundleError(
+                f"OpenVINO refuses the model: {_first_line(error)}", hint="edgekit verify BUNDLE tells what is damaged"
+            ) from error
+        for key in _VERIFIED:
+            _check_setting(compiled, key, spec.settings.get(key))
+        return cls(compiled, version)
+
+    @staticmethod
+    def available() -> Availability:
+        if importlib.util.find_spec("openvino") is None:
+            return Availability(version=None, reason="not installed", hint=_INSTALL)
+        try:
+            library = load_library()
+        except MissingEngineError as error:
+            return Availability(version=None, reason=error.message, hint=error.hint)
+        return Availability(version=library.__version__.split("-")[0])
+
+    def describe(self) -> dict[str, str]:
+        compiled = self._compiled
+        return {
+            "name": "openvino",
+            "version": self._version,
+            "device": ", ".join(compiled.get_property("EXECUTION_DEVICES")),
+            "precision": compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(),
+            "threads": str(compiled.get_property("INFERENCE_NUM_THREADS")),
+        }
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    def _infer(self, tensor: NDArray[np.uint8]) -> RawOutput:
+        try:
+            results = self._request.infer([tensor], share_inputs=True, share_outputs=True)
+        except RuntimeError as error:
+            raise TargetError(
+                f"OpenVINO failed on a frame: {_first_line(error)}", hint="edgekit doctor shows what this machine can run"
+            ) from error
+        logits = np.array(results[0][0], dtype=np.float32)
+        if not np.isfinite(logits).all():
+            raise TargetError(
+                "the model answered with NaN or infinite logits", hint="edgekit verify BUNDLE compares it with its golden frames"
+            )
+        return RawOutput(logits=logits, cam=np.array(results[1][0], dtype=np.float32) if self._has_cam else None)
+
+
+def _check_outputs(model: Any, spec: EngineSpec) -> None:
+    shapes = [tuple(output.get_partial_shape().to_shape()) if output.get_partial_shape().is_static else None for output in model.outputs]
+    if len(model.inputs) != 1 or not shapes or shapes[0] != (1, spec.outputs) or len(shapes) > 2:
+        raise BundleError(
+            f"the model's outputs {shapes} are not the {spec.outputs} logits that the manifest names", hint="compile the bundle again"
+        )
+
+
+def _check_setting(compiled: Any, key: str, wanted: str | None) -> None:
+    if wanted is None:
+        raise BundleError(f"the manifest does not pin {key}", hint="compile the bundle again")
+    found = compiled.get_property(key).get_type_name()
+    if found != wanted:
+        raise TargetError(f"this device runs {key} = {found}, the bundle was proven with {wanted}", hint="compile it for this target")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,120 @@
+"""A whole profile of a stand-in runtime: the document, its gaps, and what is timed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+
+from edgekit.errors import BundleError, DataError
+from edgekit.profiler import failif, stages
+from edgekit.profiler.clock import Budget
+from edgekit.profiler.profile import PATHS, Options, profile
+
+
+def profiled(runtime, bundle, frames, **options):
+    chosen = Options(**{"seconds": 0.05, "repeats": 1, "runtime": runtime, **options})
+    return json.loads(json.dumps(profile(bundle, frames, options=chosen).to_json(), allow_nan=False))
+
+
+def test_the_document_has_the_keys_that_scripts_read(runtime, bundle, frames):
+    """The contract's keys, every path a limit may name, and a reason for every figure that is null."""
+    document = profiled(runtime(), bundle, frames)
+    assert set(document["latency_ms"]) == {"p50", "p90", "p95", "p99", "max", "samples"}
+    assert set(document["stages_ms"]) == {"read", "preprocess", "infer", "cam", "overlay"}
+    assert {"cold_start_ms", "peak_memory_mib", "host", "bundle"} <= set(document)
+    figures = failif.paths(document)
+    assert set(figures) >= PATHS
+    assert {path for path in PATHS if figures[path] is None} <= set(document["unavailable"])
+
+
+def test_the_bundle_is_named_without_its_folder(runtime, bundle, frames, tmp_path):
+    """Name, version, digest, size and engine are there; no path of this machine is anywhere in the document."""
+    document = profiled(runtime(), bundle, frames)
+    assert document["bundle"] == {
+        "file": "tiny.edgekit",
+        "name": "tiny",
+        "version": "1.2",
+        "digest": "ab" * 32,
+        "size_bytes": 4096,
+        "accepted": True,
+        "engine": {"name": "fake", "version": "1", "device": "CPU", "precision": "int8", "threads": "1"},
+    }
+    assert document["frames"] == {"count": 3, "shapes": [[48, 64]]}
+    assert str(tmp_path) not in json.dumps(document)
+
+
+def test_the_series_and_the_percentiles_are_of_the_same_calls(runtime, bundle, frames):
+    """Samples kept and excluded add up to the series; the largest kept sample is the max."""
+    document = profiled(runtime(), bundle, frames)
+    excluded, series = document["warmup"]["excluded"], document["series"]
+    assert len(series["latency_ms"]) == len(series["start_s"]) == document["latency_ms"]["samples"] + excluded
+    assert document["latency_ms"]["samples"] == document["stages_ms"]["infer"]["samples"]
+    assert max(series["latency_ms"][excluded:]) == pytest.approx(document["latency_ms"]["max"], abs=1e-4)
+    assert document["stages_ms"]["infer"]["p50"] == 0.5
+
+
+def test_a_short_measurement_has_no_p99_and_says_so(runtime, bundle, frames):
+    """Too few samples give null, and a limit on it is an error with the reason."""
+    document = profiled(runtime(), bundle, frames, seconds=0.0)
+    assert document["latency_ms"]["p99"] is None
+    assert "662" in document["unavailable"]["latency_ms.p99"]
+    assert document["warmup"]["steady"] is False
+    assert "too few" in document["unavailable"]["warmup.variation"]
+
+
+def test_a_bundle_without_a_map_has_no_figures_for_it(runtime, bundle, frames):
+    """The map and its overlay are null with the reason, and nothing is drawn."""
+    document = profiled(runtime(has_map=False), bundle, frames)
+    for stage in ("cam", "overlay"):
+        assert document["stages_ms"][stage] == {"p50": None, "p95": None, "samples": 0}
+        assert document["unavailable"][f"stages_ms.{stage}.p50"] == "the bundle has no map"
+    assert document["stages_ms"]["infer"]["p50"] is not None
+
+
+def test_progress_names_its_stages_in_order(runtime, bundle, frames):
+    """Each stage ends at 1."""
+    told = []
+    options = Options(seconds=0.02, repeats=2, runtime=runtime())
+    profile(bundle, frames, options=options, on_progress=lambda stage, share: told.append((stage, share)))
+    assert list(dict.fromkeys(stage for stage, _ in told)) == ["cold start", "predict", "read", "overlay"]
+    assert all((stage, 1.0) in told for stage in ("cold start", "predict", "read", "overlay"))
+
+
+def test_frames_take_turns_and_every_overlay_is_fresh(runtime, frames):
+    """The stand-in refuses to draw a prediction twice; each frame is used as often as the others."""
+    classifier = importlib.import_module(runtime()).load("x")
+    stages.measure_overlay(classifier, frames, Budget(seconds=0, min_samples=9))
+    assert classifier.seen == [10, 20, 30] * 3
+
+
+def test_the_users_files_are_what_is_read(runtime, bundle, frames, tmp_path):
+    """A damaged one is an error about that file."""
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    stages.write_png(frames[:1], tmp_path)
+    (tmp_path / "0.png").rename(good)
+    bad.write_bytes(good.read_bytes()[:60])
+    assert profiled(runtime(), bundle, frames, files=(good,))["stages_ms"]["read"]["samples"] > 0
+    with pytest.raises(DataError, match=r"bad\.png"):
+        profiled(runtime(), bundle, frames, files=(good, bad))
+
+
+def test_written_frames_are_read_back_unchanged(frames, tmp_path):
+    """The reading that is timed gives the pixels that were written, grey and RGB."""
+    colour = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    for path, frame in zip(stages.write_png([*frames, colour], tmp_path), [*frames, colour], strict=True):
+        assert np.array_equal(stages.read_first(path), frame)
+
+
+def test_there_must_be_a_frame(runtime, bundle):
+    """An empty list is refused before any process starts."""
+    with pytest.raises(DataError, match="no frame to measure with"):
+        profile(bundle, [], options=Options(runtime=runtime("hang")))
+
+
+def test_a_damaged_bundle_is_the_bundles_error(runtime, bundle, frames):
+    """It comes out of the fresh process as the BundleError that it is."""
+    with pytest.raises(BundleError, match="is damaged"):
+        profiled(runtime("damaged"), bundle, frames)

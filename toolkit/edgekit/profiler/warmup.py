@@ -15,7 +15,8 @@ effective truncation heuristic for bias reduction in simulation output"; White, 
 A *faster* beginning (a burst before thermal throttling) is excluded like a slower one: what a device in use shows is what comes after.
 
 The steady-state verdict is the part MSER cannot give. The rest is cut into three windows (as perf_analyzer does): their medians must agree within
-5 %, and the robust coefficient of variation of the batches must be at most 10 %.
+5 %, and the robust coefficient of variation of its calls, 1.4826 · MAD / median, at most 10 %: a median can stand still on a machine that other
+programs share.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class SteadyState:
         steady: Whether the rest is steady.
         reason: Why it is not; empty where it is.
         window_medians: Medians of the three windows of the rest, in the unit of the series; empty when there are too few samples.
-        variation: 1.4826 · MAD / median of the rest's batches of five; None when there are too few samples.
+        variation: 1.4826 · MAD / median of the rest; None when there are too few samples.
     """
 
     excluded: int
@@ -87,8 +88,7 @@ def steady_state(series: NDArray[np.float64]) -> SteadyState:
     if rest.size < FEWEST_STEADY_SAMPLES:
         return _too_few(excluded, int(rest.size))
     medians = tuple(float(np.median(window)) for window in np.array_split(rest, WINDOWS))
-    batches = _batch_medians(rest)
-    variation = _scatter(batches) / float(np.median(batches))
+    variation = _scatter(rest) / float(np.median(rest))
     if excluded > UNRESOLVED_SHARE * series.size:
         reason = "the warm-up takes more than a third of the measurement, or the latency drifts"
     else:
@@ -129,13 +129,14 @@ def _scatter(values: NDArray[np.float64]) -> float:
 
 
 def _unsteadiness(medians: tuple[float, ...], variation: float) -> str:
+    reasons = []
     spread = (max(medians) - min(medians)) / float(np.median(medians))
     if spread > WINDOW_TOLERANCE:
         listed = ", ".join(f"{median:.3g}" for median in medians)
-        return f"the medians of the three windows ({listed} ms) differ by {spread:.0%}, more than {WINDOW_TOLERANCE:.0%}"
+        reasons.append(f"the medians of the three windows ({listed} ms) differ by {spread:.1%}, more than {WINDOW_TOLERANCE:.0%}")
     if variation > VARIATION_LIMIT:
-        return f"latencies vary by {variation:.0%} around their median, more than {VARIATION_LIMIT:.0%}"
-    return ""
+        reasons.append(f"latencies vary by {variation:.1%} around their median, more than {VARIATION_LIMIT:.0%}")
+    return "; ".join(reasons)
 
 
 def _too_few(excluded: int, left: int) -> SteadyState:

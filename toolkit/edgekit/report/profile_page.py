@@ -16,6 +16,9 @@ from edgekit.report.html import UNKNOWN, Content, Figure, Html, callout, columns
 
 MIB = 1024.0 * 1024.0
 
+BUSY_SHARE = 0.5
+"""Load average by hardware threads, before the measurement, above which other programs are worth a warning."""
+
 _COLD_STAGES = {
     "interpreter": "start Python",
     "import": "import edgekit",
@@ -80,6 +83,9 @@ def _callouts(document: Mapping[str, Any]) -> list[Html]:
         found.append(
             callout("warning", f"the machine was not steady: {document['warmup']['reason']}. Read the percentiles with that in mind.")
         )
+    load, threads = document["host"]["load_average"], document["host"]["cores_usable"]
+    if load is not None and threads is not None and load > BUSY_SHARE * threads:
+        found.append(callout("warning", f"other programs were running: a load of {load:.1f} on {threads} threads in the minute before."))
     return found
 
 

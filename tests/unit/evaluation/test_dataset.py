@@ -84,7 +84,7 @@ def test_absolute_paths_and_parents_are_allowed(tmp_path):
 WRONG = {
     "empty": ("", "is empty"),
     "no-rows": (HEADER, "no rows"),
-    "missing-column": ("file,label,split,grup\na.png,benign,train,p1\n", "line 1: the column 'group' is missing"),
+    "missing-column": ("file,label,split,patient_or_video\na.png,benign,train,p1\n", "line 1: the column 'patient_or_video_id' is missing"),
     "semicolons": ("file;label;split;group\na.png;benign;train;p1\n", "'file' is missing"),
     "repeated-column": ("file,label,split,patient_or_video_id,label\n", "the column 'label' is there twice"),
     "unknown-label": (GOOD + "c.png,malignent,train,p3\n", "line 4: the label 'malignent' is not known"),
@@ -126,7 +126,7 @@ def test_faults_are_named_with_their_line(tmp_path, text, message):
 
 @pytest.mark.parametrize(
     ("fault", "hint"),
-    [("missing-column", "'grup'"), ("unknown-label", "'malignant'"), ("semicolons", "commas"), ("split-synonym", "'val'")],
+    [("missing-column", "'patient_or_video'"), ("unknown-label", "'malignant'"), ("semicolons", "commas"), ("split-synonym", "'val'")],
 )
 def test_hints_name_the_nearest(tmp_path, fault, hint):
     """A misspelling is answered with what was probably meant."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from types import FrameType
 
 import typer
@@ -30,10 +31,20 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (init.init, compile_command.compile_, run.run, evaluate.evaluate, profile.profile, inspect.inspect, verify.verify):
-    app.command(name=command.__name__.rstrip("_"))(command)
-for command in (targets.targets, doctor.doctor, demo.demo):
-    app.command(name=command.__name__)(command)
+COMMANDS: Mapping[str, Callable[..., None]] = {
+    "init": init.init,
+    "compile": compile_command.compile_,
+    "run": run.run,
+    "evaluate": evaluate.evaluate,
+    "profile": profile.profile,
+    "inspect": inspect.inspect,
+    "verify": verify.verify,
+    "targets": targets.targets,
+    "doctor": doctor.doctor,
+    "demo": demo.demo,
+}
+for name, command in COMMANDS.items():
+    app.command(name=name)(command)
 
 
 @app.callback(invoke_without_command=True)

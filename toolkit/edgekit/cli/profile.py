@@ -64,7 +64,7 @@ def print_profile(document: dict[str, Any]) -> None:
     bundle = document["bundle"]
     say(f"{bundle['name']} {bundle['version']} on {document['host']['cpu_model'] or document['host']['architecture']}")
     say(
-        f"engine {bundle['engine']['name']} {bundle['engine']['version']}, {bundle['engine']['precision']} beside int8, {bundle['engine']['threads']} threads"
+        f"engine {bundle['engine']['name']} {bundle['engine']['version']}, float parts in {bundle['engine']['precision']}, {bundle['engine']['threads']} threads"
     )
     names = ("p50", "p90", "p95", "p99", "max")
     say(table([("predict + map, ms", *[_ms(latency[name]) for name in names], str(latency["samples"]))], header=("", *names, "samples")))

@@ -20,11 +20,12 @@ from edgekit.compiler.progress import Progress
 from edgekit.compiler.stages.measure import Measured
 from edgekit.compiler.workspace import Workspace
 from edgekit.errors import ModelError
+from edgekit.evaluation import decision
 from edgekit.evaluation import evaluate as evaluation
 from edgekit.evaluation.delong import paired_auc_difference
 from edgekit.evaluation.gates import GateResult, apply_gates
 from edgekit.evaluation.metrics import Outcomes
-from edgekit.evaluation.paired import Flips, compare_answers
+from edgekit.evaluation.paired import Flips, agreement, compare_answers
 from edgekit.imaging import phantom
 from edgekit.imaging.phantom_scanner import PhantomSpec
 from edgekit.profiler.clock import Budget
@@ -136,6 +137,9 @@ class _Proving:
         self.after: Outcomes = ladder.outcomes(test.logits, self.split, output, prepared.thresholds)
         self.difference = paired_auc_difference(self.before, self.after, groups=self.split.groups)
         self.flips: Flips = compare_answers(self.before.answers, self.after.answers, self.split.truth, output)
+        self.agreement = agreement(
+            decision.logits_by_label(reference, output), decision.logits_by_label(test.logits, output), output, outputs=reference.shape[1]
+        )
         self.gates = apply_gates(recipe.accept, self.difference, self.flips)
         self.reference = evaluation.evaluate(self.before, groups=self.split.groups).to_json()
         self.device = evaluation.evaluate(self.after, groups=self.split.groups).to_json()
@@ -175,6 +179,7 @@ class _Proving:
             "precision": self.candidate.chosen.artefact.precision,
             "ladder": [ladder.describe(result, self.candidate.chosen) for result in self.candidate.tried],
             "auc_difference": encode(self.difference),
+            "test_agreement": encode(self.agreement),
             "flips": [self._flip(index) for index in self.flips.indices],
             "cam": {
                 "rows": graph.rows,

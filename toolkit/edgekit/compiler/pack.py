@@ -5,7 +5,6 @@ Nothing in a bundle was timed, names a path or shows a patient: golden frames ar
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit import __version__
+from edgekit.bundle.arrays import dump_array
 from edgekit.bundle.manifest import (
     FORMAT_VERSION,
     CamSpec,
@@ -32,6 +32,7 @@ from edgekit.compiler.versions import versions
 from edgekit.evaluation.gates import GateResult
 from edgekit.imaging import phantom
 from edgekit.imaging.preprocess import preprocess
+from edgekit.runtime.engines import engine_class
 from edgekit.schema.model_io import InputSpec
 
 GOLDEN_FRAMES_PER_LABEL = 2
@@ -53,7 +54,7 @@ def engine_spec(target: Target, precision: str, outputs: int) -> EngineSpec:
     return EngineSpec(
         name=target.engine,
         files=dict(_MEMBER_OF_ROLE),
-        minimum_version=versions(target.engine)[target.engine],
+        minimum_version=engine_class(target.engine).available().version or "",
         precision=precision,
         settings=dict(target.settings),
         outputs=outputs,
@@ -116,8 +117,8 @@ def assemble(recipe: Recipe, target: Target, proof: Proof) -> tuple[Manifest, di
     expected = np.stack([engine.infer(np.ascontiguousarray(tensor[None])).logits for tensor in tensors])
     logits_member = f"golden/{proof.engine.name}-logits.npy"
     members = {proof.engine.files[role]: path.read_bytes() for role, path in proof.artefact.files.items()}
-    members[FRAMES_MEMBER] = _npy(tensors)
-    members[logits_member] = _npy(expected)
+    members[FRAMES_MEMBER] = dump_array(tensors)
+    members[logits_member] = dump_array(expected)
     members[REPORT_MEMBER] = (json.dumps(proof.summary, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
     cam = cam_spec(proof.graph, proof.measured_val)
     manifest = Manifest(
@@ -145,9 +146,3 @@ def assemble(recipe: Recipe, target: Target, proof: Proof) -> tuple[Manifest, di
         members={},
     )
     return manifest, members
-
-
-def _npy(array: NDArray[np.generic]) -> bytes:
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
-    return buffer.getvalue()

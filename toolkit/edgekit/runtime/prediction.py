@@ -78,7 +78,8 @@ class Prediction:
             raise DataError(f"{label!r} is not a label of this model", hint=nearest(label, labels))
         if self._maps is None:
             return None
-        return self._maps[labels.index(label)].copy()
+        found: NDArray[np.float32] = self._maps[labels.index(label)].copy()
+        return found
 
     def overlay(self, label: str | None = None) -> NDArray[np.uint8]:
         """The frame with the evidence for a label drawn on it.
@@ -97,4 +98,5 @@ class Prediction:
         spec = self._manifest.cam
         if cam is None or spec is None:
             raise DataError(f"there is no map to draw: {self.reason}", hint="check prediction.cam before asking for an overlay")
-        return overlay.render(self._frame, cam, box=crop_box(self._frame.shape, self._manifest.input), scale=spec.scale)
+        drawn: NDArray[np.uint8] = overlay.render(self._frame, cam, box=crop_box(self._frame.shape, self._manifest.input), scale=spec.scale)
+        return drawn

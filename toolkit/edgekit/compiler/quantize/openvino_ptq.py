@@ -11,7 +11,10 @@ Rules this file keeps:
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,14 +72,16 @@ def _quantize(model: Any, settings: RungSettings, calibration: NDArray[np.uint8]
     attention = "Softmax" in types and types.count("MVN") + types.count("LayerNormalization") > 1
     names = {operation.get_friendly_name() for operation in model.get_ordered_ops()}
     float_head = [name for name in (CAM, "cam_head/maps", "cam_head/mean", LOGITS) if CAM in names and name in names]
-    return nncf.quantize(
-        model,
-        nncf.Dataset(_Counted(calibration, progress)),
-        subset_size=len(calibration),
-        fast_bias_correction=not settings.full_bias_correction,
-        model_type=nncf.ModelType.TRANSFORMER if attention else None,
-        ignored_scope=nncf.IgnoredScope(names=float_head) if float_head else None,
-    )
+    # Its own progress bars go to stdout, where `--json` promises a document and nothing else.
+    with contextlib.redirect_stdout(io.StringIO()):
+        return nncf.quantize(
+            model,
+            nncf.Dataset(_Counted(calibration, progress)),
+            subset_size=len(calibration),
+            fast_bias_correction=not settings.full_bias_correction,
+            model_type=nncf.ModelType.TRANSFORMER if attention else None,
+            ignored_scope=nncf.IgnoredScope(names=float_head) if float_head else None,
+        )
 
 
 class _Counted:
@@ -100,12 +105,15 @@ def _load_nncf() -> Any:
         import nncf
     except ImportError as error:
         raise MissingEngineError(f"NNCF cannot be loaded: {error}", hint="install the extra: edgekit-toolkit[compile]") from error
-    # Its own progress bars would write over ours.
     logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf
 
 
 def _forget_history(model: Any) -> None:
-    """Drops what conversion and quantization noted about themselves: versions, options and paths of the machine they ran on."""
+    """Drops what differs from run to run: notes about versions, options and paths, and the numbers in names that OpenVINO counts up in a process."""
     for key in list(model.get_rt_info()):
         del model.get_rt_info()[key]
+    for position, operation in enumerate(model.get_ordered_ops()):
+        kind = operation.get_type_name()
+        if re.fullmatch(rf"{kind}_\d+", operation.get_friendly_name()):
+            operation.set_friendly_name(f"{kind}_at_{position}")

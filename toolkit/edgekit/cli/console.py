@@ -88,9 +88,9 @@ class TerminalProgress:
         self._clear()
         tell(f"  note: {text}")
 
-    def end(self, seconds: float) -> None:
+    def end(self) -> None:
         self._clear()
-        tell(f"  {self._stage:<44} {seconds:7.1f} s")
+        tell(f"  {self._stage:<44} {time.monotonic() - self._started:7.1f} s")
 
     def _draw(self, text: str) -> None:
         sys.stderr.write(f"\r\x1b[2K  {self._stage:<44} {text}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import typer
@@ -32,9 +31,8 @@ def evaluate(
     columns = Columns(file=file_column, label=label_column, split=split_column, group=group_column)
     progress = TerminalProgress()
     progress.begin(f"{split} frames", cached=False)
-    start = time.monotonic()
     found = evaluate_split(classifier, data, split=split, columns=columns, on_frame=progress.step)
-    progress.end(time.monotonic() - start)
+    progress.end()
     document = found.to_json()
     if not classifier.manifest.accepted:
         tell(f"warning: {bundle} was NOT ACCEPTED by its acceptance gate")

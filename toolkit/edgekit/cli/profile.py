@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,14 +117,12 @@ class _Told:
     def __init__(self, progress: TerminalProgress) -> None:
         self._progress = progress
         self._stage = ""
-        self._started = 0.0
 
     def __call__(self, stage: str, share: float) -> None:
         if stage != self._stage:
             self._stage = stage
-            self._started = time.monotonic()
             self._progress.begin(stage, cached=False)
         self._progress.step(round(share * 100), 100)
         if share >= 1.0:
-            self._progress.end(time.monotonic() - self._started)
+            self._progress.end()
             self._stage = ""

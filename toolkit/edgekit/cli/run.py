@@ -40,6 +40,7 @@ def run(
     names = _OverlayNames()
     for given in inputs:
         try:
+            _refuse_live(given)
             paths = frames.expand([given])
         except EdgekitError as error:
             failed += 1
@@ -48,6 +49,11 @@ def run(
         failed += sum(not _run_file(classifier, path, overlay, names, as_json=as_json) for path in paths)
     if failed:
         raise DataError(f"{failed} of the inputs could not be answered; see above")
+
+
+def _refuse_live(given: Path) -> None:
+    if str(given).startswith("camera:"):
+        raise DataError(f"{given}: cameras are not read by this version of edgekit", hint="save frames as PNG, JPEG or DICOM and run those")
 
 
 def _run_file(classifier: Classifier, path: Path, folder: Path | None, names: _OverlayNames, *, as_json: bool) -> bool:

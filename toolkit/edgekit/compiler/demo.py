@@ -34,9 +34,9 @@ WEIGHTS = "teacher.safetensors"
 class Training:
     """How the demonstration's teacher is trained."""
 
-    patients_per_class: int = 24
-    frames_per_patient: int = 8
-    epochs: int = 5
+    patients_per_class: int = 48
+    frames_per_patient: int = 4
+    epochs: int = 8
     batch: int = 16
     learning_rate: float = 2e-3
     seed: int = 0
@@ -60,7 +60,7 @@ def prepare_demo(folder: Path, progress: Progress, training: Training | None = N
         phantom.write_dataset(
             manifest.parent, patients_per_class=chosen.patients_per_class, frames_per_patient=chosen.frames_per_patient, seed=DATA_SEED
         )
-        progress.end(0.0)
+        progress.end()
     weights = folder / WEIGHTS
     recipe = load_recipe(
         RECIPE, settings=[f"model.weights={json.dumps(str(weights.resolve()))}", f"data.manifest={json.dumps(str(manifest.resolve()))}"]
@@ -103,7 +103,7 @@ def train_teacher(recipe: Recipe, weights: Path, training: Training, progress: P
         optimizer.step()
         schedule.step()
         progress.step(step + 1, steps)
-    progress.end(0.0)
+    progress.end()
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, weights)
 
 

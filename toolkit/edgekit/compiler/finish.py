@@ -236,5 +236,5 @@ def _check_and_time(draft: Path, progress: Progress) -> dict[str, object]:
     progress.begin("latency", cached=False)
     predicted = measure_predict(classifier, frames, LATENCY_BUDGET)
     found = latency(predicted.samples.milliseconds)
-    progress.end(float(predicted.samples.milliseconds.sum()) / 1000)
+    progress.end()
     return {"latency_ms": found.figures(), "engine": classifier.engine.describe()}

@@ -17,7 +17,7 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Something was decided that the user should know."""
 
-    def end(self, seconds: float) -> None:
+    def end(self) -> None:
         """The current stage is finished."""
 
 
@@ -33,5 +33,5 @@ class Silent:
     def note(self, text: str) -> None:
         pass
 
-    def end(self, seconds: float) -> None:
+    def end(self) -> None:
         pass

@@ -102,7 +102,7 @@ class Workspace:
         result = stage.ensures(folder)
         seconds = time.perf_counter() - start
         self.records.append(StageRecord(name=title, cached=cached, seconds=seconds))
-        self._progress.end(seconds)
+        self._progress.end()
         return result
 
     def _build(self, stage: Stage[T], folder: Path) -> None:

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import CamSpec, Manifest
 from edgekit.bundle.reader import Bundle, open_bundle
-from edgekit.errors import MissingEngineError, TargetError, nearest
+from edgekit.errors import BundleError, MissingEngineError, TargetError, nearest
 from edgekit.evaluation import decision
-from edgekit.imaging.preprocess import preprocess
+from edgekit.imaging.preprocess import check_frame, preprocess
 from edgekit.runtime.engines import open_engine
 from edgekit.runtime.engines.base import Engine, RawOutput
 from edgekit.runtime.prediction import Prediction
@@ -63,27 +63,30 @@ class Classifier:
         self.engine_notes: list[str] = []
         _check_architecture(bundle.manifest)
         self.engine: Engine = self._open(bundle, engine)
+        _check_graph(bundle, self.engine)
         self._lock = threading.Lock()
 
     def predict(self, frame: NDArray[np.uint8]) -> Prediction:
         """Classifies one frame.
 
         Args:
-            frame: uint8 (rows, columns), or uint8 (rows, columns, 3) in RGB order. It is copied; the buffer may be reused afterwards.
+            frame: uint8 (rows, columns), or uint8 (rows, columns, 3) in RGB order. It is copied before anything is computed from it, so
+                a camera may write into the buffer again at any time.
 
         Raises:
             DataError: The frame is not one: wrong type, shape, empty or too large.
             TargetError: The engine failed.
         """
         start = perf_counter_ns()
-        tensor = preprocess(frame, self.manifest.input)
+        held = check_frame(frame).copy()
+        tensor = preprocess(held, self.manifest.input)
         prepared = perf_counter_ns()
         with self._lock:
             raw = self.engine.infer(tensor)
         inferred = perf_counter_ns()
-        return self._answer(frame, raw, (start, prepared, inferred))
+        return self._answer(held, raw, (start, prepared, inferred))
 
-    def _answer(self, frame: NDArray[np.uint8], raw: RawOutput, clock: tuple[int, int, int]) -> Prediction:
+    def _answer(self, held: NDArray[np.uint8], raw: RawOutput, clock: tuple[int, int, int]) -> Prediction:
         manifest = self.manifest
         output = manifest.output
         logits = decision.logits_by_label(raw.logits, output)
@@ -91,7 +94,6 @@ class Classifier:
         chosen = decision.answers(probability[None], output, manifest.decision.thresholds)[0]
         named = tuple(label for label, is_chosen in zip(output.labels, chosen, strict=True) if is_chosen)
         maps, reason = _maps(raw, manifest.cam, manifest.cam_reason, len(output.labels))
-        held = frame.copy()
         start, prepared, inferred = clock
         end = perf_counter_ns()
         return Prediction(
@@ -128,6 +130,17 @@ def _check_architecture(manifest: Manifest) -> None:
             f"the bundle was proven on {', '.join(manifest.target.architectures)}, this machine is {machine}",
             hint=f"compile it for this machine; it was compiled for the target {manifest.target.name}",
         )
+
+
+def _check_graph(bundle: Bundle, engine: Engine) -> None:
+    """What the manifest says of the graph must be so: a map of another size would be drawn in the wrong place."""
+    manifest, cam = bundle.manifest, bundle.manifest.cam
+    for what, listed, found in (
+        ("takes frames of the shape", (1, *manifest.input.size, manifest.input.frame_channels), engine.input_shape),
+        ("computes maps of the shape", None if cam is None else (cam.maps, cam.rows, cam.columns), engine.map_shape),
+    ):
+        if listed != found:
+            raise BundleError(f"{bundle.path}: the model {what} {found}, the manifest says {listed}", hint="compile the bundle again")
 
 
 def _maps(raw: RawOutput, spec: CamSpec | None, why_none: str, labels: int) -> tuple[NDArray[np.float32] | None, str]:

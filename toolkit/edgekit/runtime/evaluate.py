@@ -39,7 +39,9 @@ def evaluate_split(
     for index, sample in enumerate(samples):
         found = list(zip(range(2), frames.read(sample.path), strict=False))
         if len(found) != 1:
-            raise DataError(f"{sample.path} holds several frames, and a row labels one", hint="write each labelled frame to a file of its own")
+            raise DataError(
+                f"{sample.path} holds several frames, and a row labels one", hint="write each labelled frame to a file of its own"
+            )
         probability[index] = list(classifier.predict(found[0][1].pixels).probabilities.values())
         on_frame(index + 1, len(samples))
     outcomes = Outcomes(

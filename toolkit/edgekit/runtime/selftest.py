@@ -7,13 +7,15 @@ not that the answers on patients are right: that is what the acceptance gate has
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.bundle.reader import Bundle
-from edgekit.errors import BundleError, EdgekitError
-from edgekit.runtime.engines import open_engine
+from edgekit.errors import BundleError, EdgekitError, TargetError
+from edgekit.runtime.classifier import Classifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +24,7 @@ class EngineCheck:
 
     Attributes:
         engine: Name of the engine.
-        status: PASS, FAIL, or NOT RUN where the engine is not installed or refuses this machine.
+        status: PASS, FAIL, or NOT RUN where the bundle cannot be opened on the engine here.
         frames: Golden frames compared.
         max_difference: Largest |Δlogit|; None when not run.
         tolerance: What was allowed.
@@ -50,30 +52,35 @@ def _check(bundle: Bundle, spec: EngineSpec) -> EngineCheck:
     golden = bundle.manifest.golden
     frames = bundle.load_array(golden.frames)
     expected = bundle.load_array(golden.logits[spec.name])
-    tolerance = golden.tolerance[spec.name]
-    if frames.dtype != np.uint8 or frames.ndim != 4 or expected.shape != (len(frames), spec.outputs):
+    status, difference, reason = _compare(bundle, spec, frames, expected)
+    return EngineCheck(
+        engine=spec.name, status=status, frames=len(frames), max_difference=difference, tolerance=golden.tolerance[spec.name], reason=reason
+    )
+
+
+def _compare(bundle: Bundle, spec: EngineSpec, frames: NDArray[Any], expected: NDArray[Any]) -> tuple[str, float | None, str]:
+    """Status, largest |Δlogit| and reason."""
+    taken = bundle.manifest.input
+    shape = (len(frames), *taken.size, taken.frame_channels)
+    if (
+        frames.dtype != np.uint8
+        or frames.shape != shape
+        or expected.shape != (len(frames), spec.outputs)
+        or not np.isfinite(expected).all()
+    ):
         raise BundleError(
-            f"{bundle.path}: the golden frames {frames.shape} do not fit the expected logits {expected.shape}", hint="compile it again"
+            f"{bundle.path}: the golden frames {frames.shape} and logits {expected.shape} are not {shape} and finite",
+            hint="compile it again",
         )
     try:
-        engine = open_engine(spec, bundle.members)
-        found = np.stack([engine.infer(np.ascontiguousarray(frame[None])).logits for frame in frames])
+        engine = Classifier(bundle, engine=spec.name).engine
     except EdgekitError as error:
-        return EngineCheck(
-            engine=spec.name,
-            status="NOT RUN",
-            frames=len(frames),
-            max_difference=None,
-            tolerance=tolerance,
-            reason=f"{error.message}; {error.hint}",
-        )
+        return "NOT RUN", None, f"{error.message}; {error.hint}" if error.hint else error.message
+    try:
+        found = np.stack([engine.infer(np.ascontiguousarray(frame[None])).logits for frame in frames])
+    except TargetError as error:
+        return "FAIL", None, error.message
     difference = float(np.abs(found - expected).max())
-    passed = difference <= tolerance
-    return EngineCheck(
-        engine=spec.name,
-        status="PASS" if passed else "FAIL",
-        frames=len(frames),
-        max_difference=difference,
-        tolerance=tolerance,
-        reason="" if passed else "this machine's arithmetic differs from the one the bundle was proven with",
-    )
+    if difference <= bundle.manifest.golden.tolerance[spec.name]:
+        return "PASS", difference, ""
+    return "FAIL", difference, "this machine's arithmetic differs from the one the bundle was proven with"

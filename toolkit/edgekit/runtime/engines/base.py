@@ -71,6 +71,11 @@ class Engine(ABC):
     def input_shape(self) -> tuple[int, ...]:
         """Shape of the uint8 tensor the graph takes, (1, rows, columns, channels)."""
 
+    @property
+    @abstractmethod
+    def map_shape(self) -> tuple[int, ...] | None:
+        """Shape of the maps the graph computes, (outputs, rows, columns); None where it computes none."""
+
     @abstractmethod
     def _infer(self, tensor: NDArray[np.uint8]) -> RawOutput: ...
 
@@ -85,5 +90,7 @@ class Engine(ABC):
             TargetError: The engine failed, or its output is not finite.
         """
         if tensor.dtype != np.uint8 or tensor.shape != self.input_shape:
-            raise DataError(f"the graph takes uint8 {self.input_shape}, not {tensor.dtype} {tensor.shape}")
+            raise DataError(
+                f"the graph takes uint8 {self.input_shape}, not {tensor.dtype} {tensor.shape}", hint="`imaging.preprocess` makes the tensor"
+            )
         return self._infer(tensor)

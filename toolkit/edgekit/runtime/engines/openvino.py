@@ -5,7 +5,8 @@ Rules this file keeps:
 1. Nothing is sent: `import openvino` loads a telemetry package, which is kept out (see `load_library`).
 2. Precision is pinned: OpenVINO chooses bfloat16 by itself on CPUs that have it, and that moves logits; the setting that was proven is set
    and then read back.
-3. One request, reused; outputs are copied out because the request's memory is overwritten by the next frame.
+3. A bundle chooses among the settings that are listed here and no others: OpenVINO has some that write files or load code.
+4. One request, reused; outputs are copied out because the request's memory is overwritten by the next frame.
 """
 
 from __future__ import annotations
@@ -20,13 +21,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import EngineSpec
-from edgekit.errors import BundleError, MissingEngineError, TargetError
+from edgekit.errors import BundleError, MissingEngineError, TargetError, nearest
 from edgekit.runtime.engines.base import Availability, Engine, RawOutput
 
 DEVICE = "CPU"
 _INSTALL = "install the extra: edgekit-toolkit[openvino]"
+_AGAIN = "compile the bundle again"
 # Read back after compiling: a device that cannot honour them must not run the bundle.
 _VERIFIED = ("INFERENCE_PRECISION_HINT",)
+# Not CACHE_DIR and its like, which make the engine write where the bundle says.
+_SETTINGS = frozenset(
+    {
+        "ENABLE_CPU_PINNING",
+        "ENABLE_HYPER_THREADING",
+        "EXECUTION_MODE_HINT",
+        "INFERENCE_NUM_THREADS",
+        "INFERENCE_PRECISION_HINT",
+        "NUM_STREAMS",
+        "PERFORMANCE_HINT",
+        "SCHEDULING_CORE_TYPE",
+    }
+)
+_ROLES = ("bin", "xml")
 
 
 def load_library() -> Any:
@@ -68,10 +84,11 @@ class OpenVinoEngine(Engine):
         self._request = compiled.create_infer_request()
         self._version = version
         self._shape = tuple(int(side) for side in compiled.inputs[0].shape)
-        self._has_cam = len(compiled.outputs) == 2
+        self._map_shape = tuple(int(side) for side in compiled.outputs[1].shape)[1:] if len(compiled.outputs) == 2 else None
 
     @classmethod
     def open(cls, spec: EngineSpec, members: Mapping[str, memoryview]) -> OpenVinoEngine:
+        _check_spec(spec)
         openvino = load_library()
         version = openvino.__version__.split("-")[0]
         if _version(version) < _version(spec.minimum_version):
@@ -82,14 +99,14 @@ class OpenVinoEngine(Engine):
         try:
             weights = openvino.Tensor(np.frombuffer(members[spec.files["bin"]], dtype=np.uint8))
             model = core.read_model(bytes(members[spec.files["xml"]]), weights)
-            _check_outputs(model, spec)
+            _check_graph(model, spec)
             compiled = core.compile_model(model, DEVICE, dict(spec.settings))
         except RuntimeError as error:
             raise BundleError(
-                f"OpenVINO refuses the model: {_first_line(error)}", hint="edgekit verify BUNDLE tells what is damaged"
+                f"OpenVINO {version} refuses the model: {_first_line(error)}", hint="compile the bundle again, or update openvino"
             ) from error
         for key in _VERIFIED:
-            _check_setting(compiled, key, spec.settings.get(key))
+            _check_setting(compiled, key, spec.settings[key])
         return cls(compiled, version)
 
     @staticmethod
@@ -116,6 +133,10 @@ class OpenVinoEngine(Engine):
     def input_shape(self) -> tuple[int, ...]:
         return self._shape
 
+    @property
+    def map_shape(self) -> tuple[int, ...] | None:
+        return self._map_shape
+
     def _infer(self, tensor: NDArray[np.uint8]) -> RawOutput:
         try:
             results = self._request.infer([tensor], share_inputs=True, share_outputs=True)
@@ -128,20 +149,39 @@ class OpenVinoEngine(Engine):
             raise TargetError(
                 "the model answered with NaN or infinite logits", hint="edgekit verify BUNDLE compares it with its golden frames"
             )
-        return RawOutput(logits=logits, cam=np.array(results[1][0], dtype=np.float32) if self._has_cam else None)
+        return RawOutput(logits=logits, cam=np.array(results[1][0], dtype=np.float32) if self._map_shape else None)
 
 
-def _check_outputs(model: Any, spec: EngineSpec) -> None:
-    shapes = [tuple(output.get_partial_shape().to_shape()) if output.get_partial_shape().is_static else None for output in model.outputs]
-    if len(model.inputs) != 1 or not shapes or shapes[0] != (1, spec.outputs) or len(shapes) > 2:
-        raise BundleError(
-            f"the model's outputs {shapes} are not the {spec.outputs} logits that the manifest names", hint="compile the bundle again"
-        )
+def _check_spec(spec: EngineSpec) -> None:
+    if sorted(spec.files) != sorted(_ROLES):
+        raise BundleError(f"OpenVINO needs the files {' and '.join(_ROLES)}, the manifest names {sorted(spec.files)}", hint=_AGAIN)
+    for key in spec.settings:
+        if key not in _SETTINGS:
+            raise BundleError(f"the setting {key!r} of OpenVINO is not one a bundle may choose", hint=nearest(key, _SETTINGS))
+    for key in _VERIFIED:
+        if key not in spec.settings:
+            raise BundleError(f"the manifest does not pin {key}", hint=_AGAIN)
 
 
-def _check_setting(compiled: Any, key: str, wanted: str | None) -> None:
-    if wanted is None:
-        raise BundleError(f"the manifest does not pin {key}", hint="compile the bundle again")
+def _check_graph(model: Any, spec: EngineSpec) -> None:
+    """Refuses a graph that is not one uint8 tensor in, logits and at most the maps out."""
+    taken, given = ([_static_shape(port) for port in ports] for ports in (model.inputs, model.outputs))
+    if len(taken) != 1 or len(taken[0]) != 4 or model.inputs[0].get_element_type().get_type_name() != "u8":
+        raise BundleError(f"the model's inputs {taken} are not one uint8 tensor (1, rows, columns, channels)", hint=_AGAIN)
+    logits, maps = given[:1], given[1:]
+    if logits != [(1, spec.outputs)]:
+        raise BundleError(f"the model's outputs {given} are not the {spec.outputs} logits that the manifest names", hint=_AGAIN)
+    if len(maps) > 1 or any(len(shape) != 4 or shape[:2] != (1, spec.outputs) for shape in maps):
+        raise BundleError(f"the model's outputs {given} are not {spec.outputs} logits and a map each", hint=_AGAIN)
+
+
+def _static_shape(port: Any) -> tuple[int, ...]:
+    """Shape of an input or output; empty where it is left open."""
+    shape = port.get_partial_shape()
+    return tuple(int(side) for side in shape.to_shape()) if shape.is_static else ()
+
+
+def _check_setting(compiled: Any, key: str, wanted: str) -> None:
     found = compiled.get_property(key).get_type_name()
     if found != wanted:
         raise TargetError(f"this device runs {key} = {found}, the bundle was proven with {wanted}", hint="compile it for this target")

@@ -17,6 +17,7 @@ from edgekit.catalog.recipe import load_recipe
 from edgekit.compiler.load.source import normalize
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.stages.frames import only_frame
+from edgekit.compiler.threads import let_idle_threads_sleep
 from edgekit.compiler.torchvision_ops import define_missing_operators
 from edgekit.evaluation.dataset import load_manifest, truth_matrix
 from edgekit.imaging import phantom
@@ -53,6 +54,7 @@ def prepare_demo(folder: Path, progress: Progress, training: Training | None = N
     Returns:
         The recipe that compiles the teacher.
     """
+    let_idle_threads_sleep()
     chosen = training or Training()
     manifest = folder / "data" / phantom.MANIFEST
     if not manifest.is_file():

@@ -26,6 +26,7 @@ from edgekit.compiler.progress import Progress
 from edgekit.compiler.stages.frames import PreparedSplit
 from edgekit.compiler.stages.measure import Measured, MeasureStage
 from edgekit.compiler.stages.quantize import Artefact, QuantizeStage
+from edgekit.compiler.threads import let_idle_threads_sleep
 from edgekit.compiler.workspace import Workspace
 from edgekit.errors import CatalogError
 
@@ -45,6 +46,7 @@ def compile_recipe(recipe: Recipe, *, out: Path | None, workdir: Path, progress:
     Raises:
         EdgekitError: What is wrong, by who must act.
     """
+    let_idle_threads_sleep()
     outputs = [plan_outputs(recipe, name, out) for name in recipe.targets]
     for planned in outputs:
         for path in (planned.bundle, planned.report_html, planned.report_json):

@@ -19,7 +19,7 @@ _SHOWN = ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", 
 
 
 def compile_(
-    recipe: str = typer.Argument(help="A recipe (TOML), or the name of one in models/."),
+    recipe: str = typer.Argument(metavar="RECIPE", help="A recipe (TOML), or the name of one in models/."),
     out: Path | None = typer.Option(None, "--out", "-o", help="The bundle (.edgekit), or a folder for it."),
     target: list[str] = typer.Option([], "--target", "-t", help="Compile for this target instead of the recipe's; may be repeated."),
     settings: list[str] = typer.Option(

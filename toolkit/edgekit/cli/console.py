@@ -1,4 +1,8 @@
-"""What every command prints with: results on stdout, everything else on stderr."""
+"""What every command prints with: results on stdout, everything else on stderr.
+
+An error is one line and a hint is one line, whatever a file's name or a library's message holds: control characters are spelled out, so a name can
+neither forge a second line nor write on the operator's terminal.
+"""
 
 from __future__ import annotations
 
@@ -8,43 +12,65 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from edgekit.errors import EdgekitError
+from edgekit.errors import (
+    BundleError,
+    CatalogError,
+    DataError,
+    EdgekitError,
+    MissingEngineError,
+    ModelError,
+    OutputError,
+    TargetError,
+)
 
 _BAR_WIDTH = 24
 _REDRAW_SECONDS = 0.1
 
+# For an error that has no better one: who must act is its kind.
+_HINTS: Mapping[type[EdgekitError], str] = {
+    BundleError: "copy the original bundle again, or compile it again",
+    CatalogError: "edit the file that is named",
+    DataError: "check the file or value that is named, or leave it out",
+    MissingEngineError: "edgekit doctor shows what is missing and how to get it",
+    ModelError: "check [model] and [input] of the recipe, and the weights",
+    OutputError: "choose another place for the result",
+    TargetError: "edgekit doctor shows what this machine can run",
+}
+
 
 def print_json(document: Mapping[str, Any], *, line: bool = False) -> None:
-    """One JSON document on stdout; `line` puts it on one line, for JSON Lines. NaN is never written."""
-    sys.stdout.write(json.dumps(document, indent=None if line else 2, ensure_ascii=False, allow_nan=False) + "\n")
+    """One JSON document on stdout, in ASCII; `line` puts it on one line, for JSON Lines. NaN is never written."""
+    sys.stdout.write(json.dumps(document, indent=None if line else 2, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
 def say(text: str = "") -> None:
     """A line for people, on stdout."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(_printable(text) + "\n")
 
 
 def tell(text: str) -> None:
     """A line about the work itself, on stderr."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(_printable(text) + "\n")
     sys.stderr.flush()
 
 
 def report_error(error: EdgekitError) -> None:
     """One message and one hint, on stderr."""
-    tell(f"error: {error.message}")
-    if error.hint:
-        tell(f"hint: {error.hint}")
+    tell("error: " + " ".join(error.message.splitlines()))
+    hint = error.hint or _HINTS.get(type(error), "")
+    if hint:
+        tell("hint: " + " ".join(hint.splitlines()))
 
 
-def table(rows: Iterable[Sequence[str]], *, header: Sequence[str]) -> str:
-    """Columns aligned with spaces; the first one to the left, the others to the right."""
+def table(rows: Iterable[Sequence[str]], *, header: Sequence[str], words: int = 1) -> str:
+    """Columns aligned with spaces; the first `words` of them to the left, the others, which are figures, to the right."""
     lines = [list(header), *[list(row) for row in rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     shown = []
     for line in lines:
-        cells = [line[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        cells = [cell.ljust(width) for cell, width in zip(line[:words], widths[:words], strict=True)]
+        cells += [cell.rjust(width) for cell, width in zip(line[words:], widths[words:], strict=True)]
         shown.append("  ".join(cells).rstrip())
     return "\n".join(shown)
 
@@ -56,6 +82,10 @@ def figure(item: Mapping[str, Any]) -> str:
     if item["low"] is None or item["high"] is None:
         return f"{item['value']:.3f}"
     return f"{item['value']:.3f} ({item['low']:.3f}–{item['high']:.3f})"
+
+
+def _printable(text: str) -> str:
+    return "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in text)
 
 
 class TerminalProgress:

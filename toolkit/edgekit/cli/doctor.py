@@ -15,7 +15,7 @@ _PARTS = {
         ("torch", "timm", "torchvision", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "safetensors"),
         "edgekit-toolkit[compile]",
     ),
-    "DICOM": (("pydicom", "pyjpegls", "openjpeg"), "edgekit-toolkit[dicom]"),
+    "DICOM": (("pydicom", "jpeg_ls", "openjpeg"), "edgekit-toolkit[dicom]"),
     "DICOM, JPEG Lossless": (("gdcm",), "edgekit-toolkit[dicom-lossless-jpeg]"),
     "torchxrayvision models": (("torchxrayvision",), "edgekit-toolkit[xrv]"),
 }

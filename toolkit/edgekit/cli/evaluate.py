@@ -7,13 +7,14 @@ from pathlib import Path
 import typer
 
 from edgekit.cli.console import TerminalProgress, figure, print_json, say, table, tell
+from edgekit.errors import DataError
 
 _SHOWN = ("auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "recall", "f1", "ece")
 _SHOWN_BY_CLASS = ("auc", "sensitivity", "specificity", "precision", "f1")
 
 
 def evaluate(
-    bundle: Path = typer.Argument(help="A bundle (.edgekit)."),
+    bundle: Path = typer.Argument(metavar="BUNDLE", help="A bundle (.edgekit)."),
     data: Path = typer.Option(..., "--data", help="A data manifest (CSV)."),
     split: str = typer.Option("test", "--split", help="Which rows to use."),
     file_column: str = typer.Option("file", "--file-column", help="Column of the frames' paths."),
@@ -27,8 +28,11 @@ def evaluate(
     from edgekit.runtime.evaluate import evaluate_split
     from edgekit.schema.data import Columns
 
+    try:
+        columns = Columns(file=file_column, label=label_column, split=split_column, group=group_column)
+    except ValueError as error:
+        raise DataError(str(error), hint="give each --…-column option a column of its own") from error
     classifier = load(bundle)
-    columns = Columns(file=file_column, label=label_column, split=split_column, group=group_column)
     progress = TerminalProgress()
     progress.begin(f"{split} frames", cached=False)
     found = evaluate_split(classifier, data, split=split, columns=columns, on_frame=progress.step)

@@ -48,7 +48,7 @@ manifest = "manifest.csv"
 
 
 def init(
-    folder: Path = typer.Argument(help="A folder with one folder a class, or train/val/test folders of those."),
+    folder: Path = typer.Argument(metavar="FOLDER", help="A folder with one folder a class, or train/val/test folders of those."),
     group: str | None = typer.Option(
         None, "--group", metavar="REGEX", help="Finds the patient or video in a path; its one group is the name."
     ),
@@ -60,12 +60,11 @@ def init(
     from edgekit.evaluation.splits import SplitOptions, plan_splits, write_manifest
 
     recipe, manifest = folder / "recipe.toml", folder / "manifest.csv"
-    for path in (recipe, manifest):
+    for path in (recipe, manifest) if folder.is_dir() else ():
         if path.exists() and not force:
             raise OutputError(f"{path} is there already", hint="move it away, or use --force to replace it")
-    plan = plan_splits(folder, thumbnail=_thumbnail, options=SplitOptions(seed=seed, pattern=group))
-    for path in (recipe, manifest):
         check_writable(path)
+    plan = plan_splits(folder, thumbnail=_thumbnail, options=SplitOptions(seed=seed, pattern=group))
     write_manifest(manifest, plan.rows, force=force)
     write_atomically(recipe, [_starter(folder, plan).encode()])
     _report(plan, manifest, recipe)

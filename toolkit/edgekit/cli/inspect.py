@@ -10,7 +10,7 @@ from edgekit.cli.console import print_json, say
 
 
 def inspect(
-    bundle: Path = typer.Argument(help="A bundle (.edgekit)."),
+    bundle: Path = typer.Argument(metavar="BUNDLE", help="A bundle (.edgekit)."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document on stdout."),
 ) -> None:
     """Show what is in a bundle."""

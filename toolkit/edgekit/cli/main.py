@@ -1,11 +1,12 @@
 """The command line: one module a command; this one puts them together and is the one place that catches errors and sets exit codes.
 
 Exit codes: 0 done; 1 an edgekit error (one clear message, a hint, no traceback); 2 usage; 3 refused by the acceptance gate; 4 a limit or comparison found
-a regression; 130 interrupted.
+a regression; 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -17,10 +18,13 @@ import typer
 from edgekit import __version__
 from edgekit.cli import compile as compile_command
 from edgekit.cli import demo, doctor, evaluate, init, inspect, profile, run, targets, verify
-from edgekit.cli.console import report_error
+from edgekit.cli.console import report_error, tell
 from edgekit.errors import EdgekitError
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
+
+# Both unwind the stack, so that nothing half-written stays; the code is the shell's own, 128 + the signal.
+_STOPPED = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 
 app = typer.Typer(
     name="edgekit",
@@ -56,7 +60,12 @@ def _options(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def run_command_line() -> None:
     """The console script."""
-    signal.signal(signal.SIGINT, _interrupted)
+    for number in _STOPPED:
+        signal.signal(number, _stop)
+    # A name of a file that is no text, or a terminal that has no such sign, must not end the work.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main(sys.argv[1:]))
 
 
@@ -65,6 +74,8 @@ def main(arguments: list[str]) -> int:
     try:
         app(args=arguments, prog_name="edgekit", standalone_mode=True)
     except SystemExit as stop:
+        if stop.code in _STOPPED.values():
+            tell("\ninterrupted" + ("; the same command goes on where it stopped" if arguments[:1] == ["compile"] else ""))
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except EdgekitError as error:
         report_error(error)
@@ -89,6 +100,6 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _interrupted(_signal: int, _frame: FrameType | None) -> None:
-    sys.stderr.write("\ninterrupted; the same command goes on where it stopped\n")
-    raise SystemExit(INTERRUPTED)
+def _stop(number: int, _frame: FrameType | None) -> None:
+    # Nothing is written here: the interrupted code may be in the middle of writing to the same stream.
+    raise SystemExit(_STOPPED[signal.Signals(number)])

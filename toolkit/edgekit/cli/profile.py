@@ -20,7 +20,7 @@ MAX_FRAMES = 32
 
 
 def profile(
-    bundle: Path = typer.Argument(help="A bundle (.edgekit)."),
+    bundle: Path = typer.Argument(metavar="BUNDLE", help="A bundle (.edgekit)."),
     frames: Path | None = typer.Option(None, "--frames", help="A file or folder of frames; by default synthetic 480 × 640 grey ones."),
     seconds: float = typer.Option(10.0, "--seconds", min=0.5, max=3600.0, help="How long to measure the latency."),
     fail_if: list[str] = typer.Option(

@@ -20,8 +20,8 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def run(
-    bundle: Path = typer.Argument(help="A bundle (.edgekit)."),
-    inputs: list[Path] = typer.Argument(help="Images (PNG, JPEG), DICOM files, or folders of them."),
+    bundle: Path = typer.Argument(metavar="BUNDLE", help="A bundle (.edgekit)."),
+    inputs: list[Path] = typer.Argument(metavar="INPUT", help="Images (PNG, JPEG), DICOM files, or folders of them."),
     overlay: Path | None = typer.Option(None, "--overlay", help="Write each frame with its class activation map into this folder, as PNG."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON Lines on stdout: one a frame."),
 ) -> None:
@@ -30,7 +30,7 @@ def run(
     from edgekit.runtime.classifier import load
 
     if overlay is not None:
-        _prepare_folder(overlay)
+        _check_folder(overlay)
     classifier = load(bundle)
     if not classifier.manifest.accepted:
         tell(f"warning: {bundle} was NOT ACCEPTED by its acceptance gate; its answers are not proven")
@@ -48,7 +48,8 @@ def run(
             continue
         failed += sum(not _run_file(classifier, path, overlay, names, as_json=as_json) for path in paths)
     if failed:
-        raise DataError(f"{failed} of the inputs could not be answered; see above")
+        tell(f"{failed} {'input' if failed == 1 else 'inputs'} could not be answered")
+        raise typer.Exit(1)
 
 
 def _refuse_live(given: Path) -> None:
@@ -133,14 +134,12 @@ class _OverlayNames:
         return name
 
 
-def _prepare_folder(folder: Path) -> None:
+def _check_folder(folder: Path) -> None:
     from edgekit.bundle.writer import check_writable
 
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"--overlay {folder} is a file, not a folder", hint="give a folder; it is made where there is none")
     check_writable(folder / "overlay.png")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"the folder {folder} cannot be made: {error.strerror}", hint="choose another with --overlay") from error
 
 
 def _write_overlay(prediction: Prediction, path: Path) -> Path:

@@ -7,14 +7,14 @@ import typer
 from edgekit.cli.console import say, table
 
 
-def targets(name: str | None = typer.Argument(None, help="Show one target in full.")) -> None:
+def targets(name: str | None = typer.Argument(None, metavar="NAME", help="Show one target in full.")) -> None:
     """List the targets, or show one."""
     from edgekit.catalog import files
     from edgekit.catalog.target import load_target
 
     if name is None:
         found = [load_target(item) for item in files.names("targets")]
-        say(table([(target.name, target.engine, target.title) for target in found], header=("target", "engine", "title")))
+        say(table([(target.name, target.engine, target.title) for target in found], header=("target", "engine", "title"), words=3))
         return
     target = load_target(name)
     say(f"{target.name}: {target.title}")

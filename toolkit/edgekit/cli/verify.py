@@ -11,7 +11,7 @@ from edgekit.errors import TargetError
 
 
 def verify(
-    bundle: Path = typer.Argument(help="A bundle (.edgekit)."),
+    bundle: Path = typer.Argument(metavar="BUNDLE", help="A bundle (.edgekit)."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document on stdout."),
 ) -> None:
     """Check a bundle's digests and run its golden frames on every engine."""

@@ -5,6 +5,7 @@ Any test may `from dicom_builders import dicom_bytes, FAULTS` (`tests/conftest.p
 Every object carries the words CANARY in the attributes that name a patient, so that a test can look for them in everything that is printed.
 """
 
+# ruff: noqa: TID253 (these objects are built with pydicom)
 from __future__ import annotations
 
 import io
@@ -36,7 +37,7 @@ def dicom_bytes(
     planar: int = 0,
     encoded: list[bytes] | None = None,
     preamble: bool = True,
-    change: Callable[[Dataset], None] = lambda dataset: None,
+    change: Callable[[Dataset], object] = lambda _: None,
     **attributes: Any,
 ) -> bytes:
     """A DICOM file.
@@ -93,6 +94,28 @@ def jpeg_frame(pixels: NDArray[np.uint8], marker: str = "jfif", **options: Any) 
     return {"jfif": data, "bare": b"\xff\xd8" + rest, "adobe": b"\xff\xd8\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x01" + rest}[marker]
 
 
+def jpeg_frame_12_bits(blocks: NDArray[np.uint16]) -> bytes:
+    """A 12-bit sequential JPEG (ITU-T T.81, SOF1) of flat blocks of 8 × 8 pixels: only DC coefficients, so it is exact."""
+    segments = [
+        (0xDB, bytes([0]) + bytes([1] * 64)),
+        (0xC1, struct.pack(">BHHB", 12, 8 * blocks.shape[0], 8 * blocks.shape[1], 1) + bytes([1, 0x11, 0])),
+        # Sixteen DC categories with codes of 5 bits; one AC symbol, the end of the block, with a code of 1 bit.
+        (0xC4, bytes([0x00, 0, 0, 0, 0, 16, *[0] * 11, *range(16)])),
+        (0xC4, bytes([0x10, 1, *[0] * 15, 0])),
+        (0xDA, bytes([1, 1, 0, 0, 63, 0])),
+    ]
+    head = b"".join(struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body for marker, body in segments)
+    bits, last = "", 0
+    for coefficient in (8 * (blocks.astype(int).ravel() - 2048)).tolist():
+        difference, last = coefficient - last, coefficient
+        size = abs(difference).bit_length()
+        coded = difference if difference > 0 else difference + 2**size - 1
+        bits += f"{size:05b}" + (f"{coded:0{size}b}" if size else "") + "0"
+    bits += "1" * (-len(bits) % 8)
+    body = bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits), 8)).replace(b"\xff", b"\xff\x00")
+    return b"\xff\xd8" + head + body + b"\xff\xd9"
+
+
 def compress(frame: NDArray[Any], syntax: str, bits_stored: int, photometric: str) -> bytes:
     """One frame, compressed without loss (JPEG: at quality 95)."""
     frame = np.ascontiguousarray(frame)
@@ -101,7 +124,11 @@ def compress(frame: NDArray[Any], syntax: str, bits_stored: int, photometric: st
     if syntax == JPEG_2000:
         from openjpeg.utils import encode_array
 
-        return bytes(encode_array(frame, bits_stored=bits_stored, photometric_interpretation=1 if frame.ndim == 3 else 2, use_mct="YBR" in photometric))
+        return bytes(
+            encode_array(
+                frame, bits_stored=bits_stored, photometric_interpretation=1 if frame.ndim == 3 else 2, use_mct="YBR" in photometric
+            )
+        )
     options = {
         "rows": frame.shape[0],
         "columns": frame.shape[1],
@@ -180,6 +207,12 @@ FAULTS: dict[str, tuple[Callable[[], bytes], str]] = {
         "unpacks to",
     ),
     "bomb-codestream": (lambda: dicom_bytes(_small(), syntax=JPEG, encoded=[jpeg_frame(np.zeros((64, 64), np.uint8))]), "64 × 64"),
+    "too-many-bits": (
+        lambda: dicom_bytes(
+            np.zeros((1, 32, 32), np.uint8), syntax=JPEG_2000, encoded=[compress(np.zeros((32, 32), np.uint16), JPEG_2000, 9, "")]
+        ),
+        "9 bits, more than",
+    ),
     "too-few-bytes": (lambda: dicom_bytes(_small(), Rows=7), "ask for 56"),
     "one-frame-more": (lambda: dicom_bytes(np.concatenate([_small()] * 2), NumberOfFrames=1), "ask for only 48"),
     "one-frame-less": (lambda: dicom_bytes(_small(), NumberOfFrames=2), "ask for 96"),

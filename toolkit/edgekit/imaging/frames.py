@@ -1,0 +1,192 @@
+"""Frames from files: which reader takes a file, and which files a list of inputs stands for.
+
+Rules this file keeps:
+
+1. A format is told by its first bytes, never by the file's name. What two readers claim is refused: a file that is one picture to one program
+   and another to the next must not be classified. A TIFF in a DICOM preamble is allowed by the standard (PS3.10 7.1): the DICOM is read.
+2. Frames are read one at a time: a cine of a thousand frames needs the memory of one.
+3. Nothing is left out in silence. In a folder, a file is taken when its content *or* its name says it is a frame or a video, so a damaged
+   frame is an error of its own, not a missing result; notes, tables and masks in other formats are skipped.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import DataError
+from edgekit.imaging import dicom, raster
+
+Reader = Callable[[Path], Iterator[NDArray[np.uint8]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """One file format: a file that has `magic` at byte `offset` is a `name`, read by `read` (None: known, but not read)."""
+
+    name: str
+    offset: int
+    magic: bytes
+    read: Reader | None = None
+
+
+# The extension point: a new format is a row here. The second DICOM row is a file whose writer left out the 128-byte preamble but wrote the
+# file meta group, which says all that is needed; without either, the encoding would be a guess and the file is refused as unknown.
+FORMATS: tuple[Format, ...] = (
+    Format(name="PNG", offset=0, magic=b"\x89PNG\r\n\x1a\n", read=raster.read_png),
+    Format(name="JPEG", offset=0, magic=b"\xff\xd8\xff", read=raster.read_jpeg),
+    Format(name="DICOM", offset=128, magic=b"DICM", read=dicom.read),
+    Format(name="DICOM", offset=0, magic=b"\x02\x00\x00\x00UL\x04\x00", read=dicom.read),
+    Format(name="MP4 video", offset=4, magic=b"ftyp"),
+    Format(name="AVI video", offset=8, magic=b"AVI "),
+    Format(name="Matroska video", offset=0, magic=b"\x1a\x45\xdf\xa3"),
+    Format(name="TIFF", offset=0, magic=b"II*\x00"),
+    Format(name="TIFF", offset=0, magic=b"MM\x00*"),
+    Format(name="GIF", offset=0, magic=b"GIF8"),
+    Format(name="BMP", offset=0, magic=b"BM"),
+    Format(name="WebP", offset=8, magic=b"WEBP"),
+    Format(name="gzip archive", offset=0, magic=b"\x1f\x8b"),
+    Format(name="ZIP archive", offset=0, magic=b"PK\x03\x04"),
+)
+
+# Told by name only inside a folder, so that a damaged one is reported and not skipped.
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".mp4", ".mov", ".avi", ".mkv", ".webm"})
+_HEAD_BYTES = 132
+# PS3.10 8.6: the index of a medium has this name, and it holds no pixels.
+_DICOM_INDEX = "DICOMDIR"
+_READ_HERE = "frames are read from PNG, JPEG and DICOM files; video and cameras are not read by this version"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Frame:
+    """One frame of a file.
+
+    Attributes:
+        pixels: uint8 (rows, columns), or uint8 (rows, columns, 3) in RGB order; owned by whoever reads it.
+        index: Its place in the file, from 0.
+    """
+
+    pixels: NDArray[np.uint8]
+    index: int
+
+
+def read(path: Path) -> Iterator[Frame]:
+    """Reads the frames of a file, one at a time.
+
+    Args:
+        path: A PNG, a JPEG or a DICOM object; anything else is refused.
+
+    Returns:
+        An iterator over the frames in the file's order. A file that turns out to be damaged in the middle raises there.
+
+    Raises:
+        DataError: At once when the file is missing or of a format that is not read; on iterating when it is damaged, too large or of a
+            kind that is refused (see `raster` and `dicom`).
+        MissingEngineError: On iterating, when a decoder that the file needs is not installed.
+    """
+    found = _formats_of(_head(path))
+    readers = {row.name: row.read for row in found if row.read is not None}
+    if len(readers) > 1:
+        raise DataError(f"{path}: the file is {' and '.join(readers)} at once", hint="export it again in one format")
+    if not readers:
+        known = f"its format, {found[0].name}, is not read" if found else "the file is not a picture that edgekit knows"
+        raise DataError(f"{path}: {known}", hint=_READ_HERE)
+    return _numbered(next(iter(readers.values()))(path))
+
+
+def expand(inputs: Sequence[Path]) -> list[Path]:
+    """Lists the files that a command's inputs stand for.
+
+    Args:
+        inputs: Files, taken as they are, and folders, searched with everything below them. Links are followed, and a folder that is
+            reached twice is searched once. Hidden files and folders and a medium's DICOMDIR are skipped.
+
+    Returns:
+        The files: inputs in the order given, the files of a folder in the order of their paths.
+
+    Raises:
+        DataError: When nothing was given, a path does not exist or cannot be searched, or a folder holds no frame.
+    """
+    if not inputs:
+        raise DataError("no input was given", hint=_READ_HERE)
+    files: list[Path] = []
+    for path in inputs:
+        mode = _mode(path)
+        if mode is None:
+            camera = str(path).startswith("camera:")
+            raise DataError(f"{path}: {'cameras are not read' if camera else 'there is no such file or folder'}", hint=_READ_HERE)
+        found = sorted(_frames_below(path)) if stat.S_ISDIR(mode) else [path]
+        if not found:
+            raise DataError(f"{path}: the folder holds no frame", hint=_READ_HERE)
+        files += found
+    return files
+
+
+def _numbered(pictures: Iterator[NDArray[np.uint8]]) -> Iterator[Frame]:
+    for index, pixels in enumerate(pictures):
+        yield Frame(pixels=pixels, index=index)
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _head(path: Path) -> bytes:
+    mode = _mode(path)
+    if mode is None:
+        raise DataError(f"{path}: there is no such file")
+    # Opening a named pipe would wait for a writer for ever.
+    if not stat.S_ISREG(mode):
+        raise DataError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'a device or a pipe'}, not a file")
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    if not head:
+        raise DataError(f"{path}: the file is empty")
+    return head
+
+
+def _formats_of(head: bytes) -> list[Format]:
+    return [row for row in FORMATS if head[row.offset : row.offset + len(row.magic)] == row.magic]
+
+
+def _frames_below(folder: Path) -> Iterator[Path]:
+    waiting, visited = [folder], set[tuple[int, int]]()
+    while waiting:
+        here = waiting.pop()
+        try:
+            status = here.stat()
+            # A link may lead back to a folder above: each real folder is searched once.
+            if (status.st_dev, status.st_ino) in visited:
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            paths = sorted(here.iterdir())
+        except OSError as error:
+            raise DataError(f"{here}: the folder cannot be searched: {error.strerror}") from error
+        for path in paths:
+            if path.name.startswith(".") or path.name == _DICOM_INDEX:
+                continue
+            if path.is_dir():
+                waiting.append(path)
+            elif _looks_like_frame(path):
+                yield path
+
+
+def _looks_like_frame(path: Path) -> bool:
+    if path.suffix.lower() in _SUFFIXES:
+        return True
+    if not path.is_file():
+        return False
+    return any(row.read is not None or "video" in row.name for row in _formats_of(_head(path) if path.stat().st_size else b""))

@@ -1,0 +1,122 @@
+"""The frames whose answer changed: how many, which way, and each one to look at.
+
+Rules this file keeps:
+
+1. Harmful flips come first, and among them those the device is surest of: these are the frames a clinical reviewer has to see.
+2. At most `MOST_SHOWN` frames are shown; how many are not, and of which kind, is said in words.
+3. The pictures are the preprocessed frames, what both models saw, shrunk. They are images of patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.report.html import Html, callout, element, gallery, join, png_data_uri, section, table
+from edgekit.report.wording import count, decimal, share
+
+Flip = Mapping[str, Any]
+
+MOST_SHOWN = 60
+THUMBNAIL_PX = 216
+
+_CARD = "flex: 1 0 calc(25% - 0.75rem); min-width: 9.25rem; max-width: 13.5rem; break-inside: avoid"
+"""Four in a row on a screen, two on a phone."""
+
+_COLORS = {"harmful": "var(--bad)", "neither": "var(--warning)", "helpful": "var(--good)"}
+"""Also the order of the kinds, worst first."""
+
+_MEANINGS = {
+    "harmful": "FP32 right, device wrong",
+    "neither": "both wrong, in different ways",
+    "helpful": "FP32 wrong, device right",
+}
+_MULTILABEL_MEANINGS = {
+    "harmful": "at least one label that was right became wrong",
+    "helpful": "labels changed, all of them for the better",
+}
+
+
+def flips_section(document: Mapping[str, Any], frames: Mapping[str, NDArray[np.uint8]]) -> Html:
+    """Totals by kind and the frames themselves.
+
+    Args:
+        document: The compile's.
+        frames: File name to the preprocessed frame, uint8 (rows, columns) or (rows, columns, 3) in RGB order. A flip without one is shown without
+            a picture.
+    """
+    flips: Sequence[Flip] = document["flips"]
+    is_multilabel = document["task"] == "multilabel"
+    note = f"Frames of the split test, {document['device']['n']} in all, that the device answers differently from FP32."
+    totals = _totals(flips, document["device"]["n"], _MULTILABEL_MEANINGS if is_multilabel else _MEANINGS)
+    if not flips:
+        return section("Changed answers", totals, element("p", "No answer changed on these frames.", class_="note"), note=note)
+    order = list(_COLORS)
+    ordered = sorted(flips, key=lambda flip: (order.index(flip["kind"]), -flip["device_probability"], flip["file"]))
+    shown, hidden = ordered[:MOST_SHOWN], ordered[MOST_SHOWN:]
+    warning = callout(
+        "warning", "these are images of patients, as both models saw them, only shrunk; this page is to be kept like the images."
+    )
+    cards = gallery(_card(flip, frames.get(flip["file"]), is_multilabel=is_multilabel) for flip in shown)
+    heading = element("h3", f"{count(len(shown), 'frame')}, harmful first, then by the device's probability")
+    return section("Changed answers", totals, warning, heading, *_left_out(hidden), cards, note=note)
+
+
+def _totals(flips: Sequence[Flip], frames: int, meanings: Mapping[str, str]) -> Html:
+    rows = []
+    for kind, meaning in meanings.items():
+        found = [flip for flip in flips if flip["kind"] == kind]
+        rows.append((f"{kind}: {meaning}", str(len(found)), share(len(found) / frames), str(len({flip["group"] for flip in found}))))
+    groups = len({flip["group"] for flip in flips})
+    rows.append(("all", str(len(flips)), share(len(flips) / frames), str(groups)))
+    return table(["kind", "frames", "share of frames", "in groups"], rows)
+
+
+def _left_out(hidden: Sequence[Flip]) -> list[Html]:
+    if not hidden:
+        return []
+    kinds = {kind: sum(flip["kind"] == kind for flip in hidden) for kind in _COLORS}
+    which = ", ".join(f"{number} {kind}" for kind, number in kinds.items() if number)
+    words = f"{count(len(hidden), 'further frame')} ({which}) not shown here; the JSON report beside this page lists every one."
+    return [element("p", words, class_="note")]
+
+
+def _card(flip: Flip, pixels: NDArray[np.uint8] | None, *, is_multilabel: bool) -> Html:
+    if pixels is None:
+        picture = element("p", "no picture", class_="unknown")
+    else:
+        # One width for all cards keeps the rows calm, whatever the sizes of the frames.
+        source = png_data_uri(pixels, longest_side=THUMBNAIL_PX)
+        picture = element("img", src=source, alt=f"preprocessed frame {flip['file']}", style="width: 100%")
+    answers = [
+        ("truth", _labels(flip["truth"])),
+        ("FP32", _answer(flip, "reference", is_multilabel=is_multilabel)),
+        ("device", _answer(flip, "device", is_multilabel=is_multilabel)),
+    ]
+    facts = element(
+        "dl",
+        *(join([element("dt", name), element("dd", value)]) for name, value in answers),
+        class_="facts",
+        style="grid-template-columns: max-content 1fr; gap: 0 0.6rem; color: var(--ink)",
+    )
+    caption = element(
+        "figcaption",
+        element("strong", flip["kind"], style=f"color: {_COLORS[flip['kind']]}"),
+        facts,
+        element("div", flip["file"]),
+        element("div", f"group {flip['group']}"),
+    )
+    return element("figure", picture, caption, class_="thumbnail", style=_CARD)
+
+
+def _answer(flip: Flip, side: str, *, is_multilabel: bool) -> str:
+    probability = decimal(flip[f"{side}_probability"], 2)
+    # Several labels have several probabilities; the document keeps the highest of the frame.
+    return f"{_labels(flip[side])} ({'highest ' if is_multilabel else ''}{probability})"
+
+
+def _labels(labels: Sequence[str]) -> str:
+    return ", ".join(labels) or "none"

@@ -174,6 +174,8 @@ class _Proving:
             "version": self.recipe.version,
             "target": encode(self.candidate.target),
             "task": self.recipe.model.task,
+            "positive": self.recipe.model.positive,
+            "made_with": pack.made_with(),
             "source": self.recipe.model.source.partition(":")[0],
             "rung": self.candidate.chosen.rung,
             "precision": self.candidate.chosen.artefact.precision,

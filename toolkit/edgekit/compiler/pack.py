@@ -142,7 +142,12 @@ def assemble(recipe: Recipe, target: Target, proof: Proof) -> tuple[Manifest, di
         ),
         acceptance=tuple(Gate(name=gate.name, value=gate.value, bound=gate.bound, passed=gate.passed) for gate in proof.gates),
         sources=proof.sources,
-        made_with={"edgekit": __version__, **versions("openvino", "nncf", "torch", "onnx", "onnxruntime")},
+        made_with=made_with(),
         members={},
     )
     return manifest, members
+
+
+def made_with() -> dict[str, str]:
+    """Versions of what a bundle is made with."""
+    return {"edgekit": __version__, **versions("openvino", "nncf", "torch", "onnx", "onnxruntime")}

@@ -35,8 +35,8 @@ def apply_gates(spec: AcceptSpec, difference: AucDifference, flips: Flips) -> tu
     """Holds a compressed model against the recipe's `[accept]`; the model is accepted when every gate passed."""
     return (
         _auc_gate(spec, difference),
-        _flip_gate("harmful_flips", len(flips.harmful), flips.harmful_rate, spec.max_harmful_flips, "become wrong on the device"),
-        _flip_gate("flips", len(flips.indices), flips.rate, spec.max_flips, "get another answer on the device"),
+        _flip_gate("harmful_flips", len(flips.harmful), flips.frames, spec.max_harmful_flips, "become wrong on the device"),
+        _flip_gate("flips", len(flips.indices), flips.frames, spec.max_flips, "get another answer on the device"),
     )
 
 
@@ -55,9 +55,10 @@ def _auc_gate(spec: AcceptSpec, difference: AucDifference) -> GateResult:
     return GateResult(name=name, value=value, bound=bound, passed=passed, explanation=text)
 
 
-def _flip_gate(name: str, count: int, value: float | None, bound: float, what: str) -> GateResult:
-    if value is None:
+def _flip_gate(name: str, count: int, frames: int, bound: float, what: str) -> GateResult:
+    if not frames:
         return GateResult(name=name, value=None, bound=bound, passed=False, explanation="There are no frames to compare answers on.")
+    value = count / frames
     passed = value <= bound
-    text = f"{count} frames ({value:.2%}) {what}, {'within' if passed else 'more than'} the allowed {bound:.2%}."
+    text = f"{count} of {frames} frames ({value:.2%}) {what}, {'within' if passed else 'more than'} the allowed {bound:.2%}."
     return GateResult(name=name, value=value, bound=bound, passed=passed, explanation=text)

@@ -65,7 +65,7 @@ class Proven:
                 name="tiny",
                 version="1.2",
                 accept=accept,
-                model=SimpleNamespace(output=output, labels=labels, task=output.task, source="timm:resnet18"),
+                model=SimpleNamespace(output=output, labels=labels, task=output.task, positive=output.positive, source="timm:resnet18"),
             ),
             splits={"test": split},
             reference={"test": reference},

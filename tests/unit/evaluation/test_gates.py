@@ -70,7 +70,7 @@ def test_every_gate_explains_itself_in_one_sentence():
             assert gate.explanation.endswith(".")
             assert "nan" not in gate.explanation.lower()
     assert (
-        "12 frames (1.20%) become wrong on the device, more than"
+        "12 of 1000 frames (1.20%) become wrong on the device, more than"
         in apply_gates(AcceptSpec(), difference(0.0), flips(harmful=12))[1].explanation
     )
 

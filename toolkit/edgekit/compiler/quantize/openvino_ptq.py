@@ -78,10 +78,19 @@ def _quantize(model: Any, settings: RungSettings, calibration: NDArray[np.uint8]
             model,
             nncf.Dataset(_Counted(calibration, progress)),
             subset_size=len(calibration),
+            preset=nncf.QuantizationPreset.MIXED if settings.asymmetric else None,
             fast_bias_correction=not settings.full_bias_correction,
             model_type=nncf.ModelType.TRANSFORMER if attention else None,
             ignored_scope=nncf.IgnoredScope(names=float_head) if float_head else None,
+            advanced_parameters=_histogram_ranges() if settings.histogram_ranges else None,
         )
+
+
+def _histogram_ranges() -> Any:
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    return AdvancedQuantizationParameters(activations_range_estimator_params=RangeEstimatorParametersSet.HISTOGRAM)
 
 
 class _Counted:

@@ -37,6 +37,8 @@ class Calibration:
             raise ValueError(f"splits are chosen from {list(SPLITS)}, not {list(self.splits)}; val and test must stay unseen")
         if not 1 <= self.minimum <= self.samples:
             raise ValueError("minimum must be at least 1 and at most samples")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, but is {self.seed}")
 
 
 def load_calibration(name: str) -> Calibration:

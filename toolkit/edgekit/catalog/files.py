@@ -53,6 +53,14 @@ def find(section: Section, name: str) -> Path:
     return folder(section) / f"{name}.toml"
 
 
+def is_file(path: Path) -> bool:
+    """Whether a path is a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Reads a TOML file.
 
@@ -62,8 +70,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_TOML_BYTES + 1)
-    except OSError as error:
-        raise CatalogError(f"{path} cannot be read: {error.strerror or error}", hint="check the path") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CatalogError(f"{path} cannot be read: {reason}", hint="check the path") from error
     if len(data) > MAX_TOML_BYTES:
         raise CatalogError(f"{path} is larger than {MAX_TOML_BYTES} bytes and no recipe")
     try:

@@ -23,7 +23,7 @@ from edgekit.schema.data import Columns
 from edgekit.schema.decode import decode
 from edgekit.schema.model_io import InputSpec, OutputSpec, Task
 
-Rung = Literal["ptq", "ptq-full", "float"]
+Rung = Literal["ptq", "ptq-full", "ptq-asymmetric", "float"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _PATH_KEYS = (("model", "weights"), ("data", "manifest"))
@@ -49,6 +49,9 @@ class Expected:
     def __post_init__(self) -> None:
         if self.auc is None and self.accuracy is None:
             raise ValueError("expected states neither auc nor accuracy")
+        for name, value in (("auc", self.auc), ("accuracy", self.accuracy), ("tolerance", self.tolerance)):
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} is between 0 and 1, not {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +172,7 @@ def load_recipe(path: str | os.PathLike[str], *, settings: Sequence[str] = (), t
         CatalogError: The file or a change is wrong; names the key.
     """
     file = Path(path)
-    if not file.exists() and file.suffix != ".toml" and len(file.parts) == 1:
+    if file.suffix != ".toml" and len(file.parts) == 1 and not files.is_file(file):
         file = files.find("models", str(path))
     table = files.read_toml(file)
     _resolve_paths(table, file.resolve().parent)
@@ -224,5 +227,5 @@ def _value(text: str) -> object:
     """A TOML value where the text is one, else the text itself: paths need no quotes."""
     try:
         return files.parse_toml(f"value = {text}")["value"]
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

@@ -6,6 +6,7 @@ Rules this file keeps:
 2. A value of the wrong type is refused; nothing is coerced except an integer where a float is asked for.
 3. The message names the place as a path (`input.resize[1]`), because that is what the author has to edit.
 4. `__post_init__` of the dataclass checks what a type cannot say, by raising `ValueError`; it comes out as the same kind of error.
+5. A message stays short, however large or deep the value is that it complains about.
 """
 
 from __future__ import annotations
@@ -21,13 +22,22 @@ from edgekit.errors import EdgekitError, nearest
 
 T = TypeVar("T")
 
+MAX_SHOWN = 60
+"""Characters of a value or a key that a message quotes."""
+MAX_MESSAGE = 400
+"""Characters of what a message says about a place."""
+MAX_INTEGER_BITS = 64
+"""As in TOML."""
+MAX_DEPTH = 32
+"""Deepest nesting of a value that is taken as it is; encoding and digesting it must not run out of stack."""
+
 
 def decode(kind: type[T], table: object, *, where: str, error: type[EdgekitError]) -> T:
     """Decodes a table into the dataclass `kind`.
 
     Args:
         kind: A dataclass whose fields are annotated with str, int, float, bool, Literal, Optional, `tuple[X, ...]`, a fixed `tuple[X, Y]`,
-            `dict[str, X]`, object (taken as it is), or further dataclasses.
+            `dict[str, X]`, object (any plain value: tables, lists, texts, finite numbers, truth values), or further dataclasses.
         table: What a TOML or JSON reader returned.
         where: The file the table came from, for the message.
         error: The kind of error to raise, by who must act.
@@ -56,11 +66,11 @@ class _Decoder:
 
     def fail(self, path: str, what: str, hint: str = "") -> EdgekitError:
         place = f"{self._where}: {path}: " if path else f"{self._where}: "
-        return self._error(place + what, hint=hint)
+        return self._error(place + _shortened(what, MAX_MESSAGE), hint=hint)
 
     def value(self, kind: Any, value: object, path: str) -> object:
         if kind is object:
-            return value
+            return self._plain(value, path)
         origin = typing.get_origin(kind)
         if origin in (Union, types.UnionType):
             return self._union(kind, value, path)
@@ -81,7 +91,7 @@ class _Decoder:
         fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
         for key in value:
             if key not in fields:
-                raise self.fail(_join(path, str(key)), "unknown key", hint=nearest(str(key), fields))
+                raise self.fail(_join(path, str(key)), "unknown key", hint=nearest(str(key)[:MAX_SHOWN], fields))
         filled: dict[str, object] = {}
         for name, field in fields.items():
             if name in value:
@@ -104,8 +114,10 @@ class _Decoder:
 
     def _literal(self, kind: Any, value: object, path: str) -> object:
         allowed = typing.get_args(kind)
-        if value not in allowed or isinstance(value, bool) != isinstance(allowed[0], bool):
-            raise self.fail(path, f"{value!r} is not known here", hint=nearest(str(value), map(str, allowed)))
+        # True equals 1, and 1.0 too: the type must be the same.
+        if not any(type(value) is type(known) and value == known for known in allowed):
+            asked = value if isinstance(value, str) else ""
+            raise self.fail(path, f"{_name(value)} is not known here", hint=nearest(asked[:MAX_SHOWN], map(str, allowed)))
         return value
 
     def _tuple(self, kind: Any, value: object, path: str) -> object:
@@ -126,17 +138,53 @@ class _Decoder:
 
     def _scalar(self, kind: Any, value: object, path: str) -> object:
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            value = _float(value)
         if type(value) is not kind:
             raise self.fail(path, f"expected {kind.__name__}, found {_name(value)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise self.fail(path, f"expected a finite number, found {value}")
+        if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
+            raise self.fail(path, f"expected an integer of at most {MAX_INTEGER_BITS} bits, found {_name(value)}")
         return value
+
+    def _plain(self, value: object, path: str, depth: int = 0) -> object:
+        """Checks a value of no stated type: what TOML and JSON both have, so that it can be encoded again."""
+        if value is None:
+            return None
+        if isinstance(value, (str, bool, int, float)):
+            return self._scalar(type(value), value, path)
+        if depth > MAX_DEPTH:
+            raise self.fail(path, f"nested deeper than {MAX_DEPTH} levels")
+        if isinstance(value, Mapping):
+            return {str(key): self._plain(item, _join(path, str(key)), depth + 1) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._plain(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+        raise self.fail(path, f"expected a table, a list, a text, a number or true or false, found {_name(value)}")
 
 
 def _join(path: str, key: str) -> str:
+    key = _shortened(key, MAX_SHOWN)
     return f"{path}.{key}" if path else key
 
 
+def _float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def _name(value: object) -> str:
-    return f"{type(value).__name__} {value!r}"[:80]
+    """The type of a value and as much of it as fits; never the whole of something large or deep."""
+    kind = type(value).__name__
+    if isinstance(value, str):
+        return f"{kind} {value[:MAX_SHOWN]!r}" + (" …" if len(value) > MAX_SHOWN else "")
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"{kind} of {value.bit_length()} bits"
+    if isinstance(value, (Mapping, Sequence)):
+        return f"{kind} of {len(value)}"
+    return _shortened(f"{kind} {value!r}", MAX_SHOWN)
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[:length] + " …"

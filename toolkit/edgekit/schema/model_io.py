@@ -12,6 +12,9 @@ from typing import Literal
 Color = Literal["grey", "rgb"]
 Task = Literal["multiclass", "binary", "multilabel"]
 
+STD_RANGE = (1e-3, 1e6)
+"""Smallest and largest std and |mean|: beyond them float32 has no digits left for the pixels."""
+
 MAX_SIDE_PX = 4096
 """Largest side of a resized frame; an untrusted manifest must not ask the device for gigabytes."""
 
@@ -49,11 +52,7 @@ class InputSpec:
             raise ValueError(f"channels must be 1 or 3, not {self.channels}")
         if self.color == "rgb" and self.channels != 3:
             raise ValueError("an rgb frame needs channels = 3")
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != self.channels:
-                raise ValueError(f"{name} needs {self.channels} values, one a channel, not {len(values)}")
-        if min(self.std) <= 0:
-            raise ValueError("std must be above 0")
+        self._check_normalization()
         for name, size in (("resize", self.resize), ("crop", self.size)):
             if not all(1 <= side <= MAX_SIDE_PX for side in size):
                 raise ValueError(f"{name} must be between 1 and {MAX_SIDE_PX} pixels, not {list(size)}")
@@ -61,6 +60,16 @@ class InputSpec:
             raise ValueError(f"crop {list(self.size)} is larger than resize {list(self.resize)}")
         if not 0 <= self.denoise_sigma <= 50:
             raise ValueError(f"denoise_sigma must be between 0 and 50 pixels, not {self.denoise_sigma}")
+
+    def _check_normalization(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise ValueError(f"{name} needs {self.channels} values, one a channel, not {len(values)}")
+        lowest, highest = STD_RANGE
+        if not all(lowest <= value <= highest for value in self.std):
+            raise ValueError(f"std must be between {lowest} and {highest}, not {list(self.std)}")
+        if not all(abs(value) <= highest for value in self.mean):
+            raise ValueError(f"mean must be between -{highest} and {highest}, not {list(self.mean)}")
 
     @property
     def size(self) -> tuple[int, int]:

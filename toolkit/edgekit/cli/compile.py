@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edgekit.cli.console import TerminalProgress, figure, print_json, say, table
+from edgekit.cli.console import TerminalProgress, figure, print_json, say, table, tell
 from edgekit.errors import AcceptanceError
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ def compile_(
     refused = [result for result in results if not result.accepted and result.bundle is None]
     if refused:
         names = ", ".join(gate.name for gate in refused[0].gates if not gate.passed)
+        for result in refused:
+            if result.outputs.bundle.exists():
+                tell(f"warning: {result.outputs.bundle} is from an earlier compile; it is not the model that was refused")
         raise AcceptanceError(
             f"{loaded.name} is refused by the acceptance gate ({names}); no bundle was written",
             hint=f"{refused[0].outputs.report_html} says why; add a rung to compress.quantize.ladder, more calibration frames, or enforce = false",

@@ -20,6 +20,7 @@ from edgekit.errors import (
     MissingEngineError,
     ModelError,
     OutputError,
+    RegressionError,
     TargetError,
 )
 
@@ -34,6 +35,7 @@ _HINTS: Mapping[type[EdgekitError], str] = {
     MissingEngineError: "edgekit doctor shows what is missing and how to get it",
     ModelError: "check [model] and [input] of the recipe, and the weights",
     OutputError: "choose another place for the result",
+    RegressionError: "look at what changed; on a machine that was busy, measure again",
     TargetError: "edgekit doctor shows what this machine can run",
 }
 

@@ -108,6 +108,7 @@ def write_device_bundle(
     output: OutputSpec = TWO,
     outputs: int | None = None,
     cam: bool = True,
+    scale: float = 2.0,
     accepted: bool = True,
     fault: str = "",
     **changes: Any,
@@ -119,6 +120,7 @@ def write_device_bundle(
         output: Meaning of the logits.
         outputs: Number of logits; None for one a label.
         cam: Whether it has maps.
+        scale: Logit units in full colour.
         accepted: Whether it says that it passed its gate.
         fault: One of `FAULTS`; empty for none.
         changes: Other fields of the manifest.
@@ -161,7 +163,7 @@ def write_device_bundle(
         input=InputSpec(color="grey", channels=1, resize=(SIDE, SIDE), mean=(0.0,), std=(1.0,)),
         output=output,
         decision=Decision(temperature=1.0, thresholds={}),
-        cam=CamSpec(rows=CELLS, columns=CELLS, maps=count, kind="pooled-linear", bias=BIASES[:count], tolerance=1e-4, scale=2.0)
+        cam=CamSpec(rows=CELLS, columns=CELLS, maps=count, kind="pooled-linear", bias=BIASES[:count], tolerance=1e-4, scale=scale)
         if cam
         else None,
         cam_reason="" if cam else "the head is not linear",

@@ -1,0 +1,154 @@
+"""`load`: which bundles open, on which engine, and what a classifier says of itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from device_bundles import FAULTS, SETTINGS, frame, write_device_bundle
+from fake_engines import FakeEngine
+
+import edgekit
+from edgekit.bundle.manifest import EngineSpec, GoldenSpec
+from edgekit.bundle.reader import open_bundle
+from edgekit.errors import BundleError, EdgekitError, MissingEngineError, TargetError
+from edgekit.runtime import classifier as classifier_module
+from edgekit.runtime.classifier import Classifier, load
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "x.edgekit"
+
+
+def test_what_a_classifier_says_of_itself(path):
+    """Digest, path, size, manifest and engine are those of the bundle that was opened."""
+    classifier = edgekit.load(str(write_device_bundle(path, accepted=False)))
+    bundle = open_bundle(path)
+    assert (classifier.bundle_digest, classifier.path, classifier.size_bytes) == (bundle.digest, path, path.stat().st_size)
+    assert classifier.manifest == bundle.manifest
+    assert classifier.engine_notes == []
+    assert classifier.predict(frame()).accepted is False
+
+
+REFUSED = {
+    "map-of-another-size": (BundleError, r"computes maps of the shape \(2, 2, 2\), the manifest says \(2, 4, 4\)"),
+    "map-missing": (BundleError, "computes maps of the shape None"),
+    "map-not-listed": (BundleError, "the manifest says None"),
+    "more-outputs": (BundleError, r"outputs \[\(1, 3\), \(1, 3, 4, 4\)\] are not the 2 logits"),
+    "other-architecture": (TargetError, "proven on aarch64-be, this machine is"),
+    "unknown-engine": (BundleError, "the engine 'openvina' is not known"),
+    "engine-too-old": (TargetError, "is older than 9999.1"),
+    "precision-not-pinned": (BundleError, "does not pin INFERENCE_PRECISION_HINT"),
+    "precision-unknown": (BundleError, "refuses the model: Wrong value f31"),
+    "setting-that-writes": (BundleError, "'CACHE_DIR' of OpenVINO is not one a bundle may choose"),
+    "file-of-no-role": (BundleError, "needs the files bin and xml"),
+    "other-input-size": (BundleError, r"takes frames of the shape \(1, 16, 16, 1\), the manifest says \(1, 8, 8, 1\)"),
+    "other-input-colour": (BundleError, r"the manifest says \(1, 16, 16, 3\)"),
+    "model-not-xml": (BundleError, "refuses the model"),
+}
+ANSWERED_BADLY = {"nan-logits", "infinite-logits", "map-does-not-add-up"}
+
+
+def test_every_fault_of_the_builder_is_met():
+    """Each fault is refused at opening or at the first frame, here or in the self-test."""
+    assert set(FAULTS) == {*REFUSED, *ANSWERED_BADLY, *(fault for fault in FAULTS if fault.startswith("golden"))}
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_a_bundle_that_cannot_run_is_refused_when_it_is_opened(path, fault, monkeypatch):
+    """Each fault is refused at opening, by the kind of who must act, with a hint, and without a trace on the disk."""
+    monkeypatch.chdir(path.parent)
+    kind, says = REFUSED[fault]
+    with pytest.raises(kind, match=says) as caught:
+        load(write_device_bundle(path, fault=fault))
+    assert caught.value.hint
+    assert [item.name for item in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("fault", ["nan-logits", "infinite-logits"])
+def test_logits_that_are_not_finite_are_no_answer(path, fault):
+    """A model that answers with NaN or infinity is an error of the target, not an answer."""
+    classifier = load(write_device_bundle(path, fault=fault))
+    with pytest.raises(TargetError, match="NaN or infinite logits"):
+        classifier.predict(frame())
+
+
+def two_engines(path):
+    """A bundle with a second engine that is the first one under another name."""
+    first, second = (
+        EngineSpec(
+            name=name,
+            files={"xml": "model/openvino.xml", "bin": "model/openvino.bin"},
+            minimum_version="2024.1",
+            precision="f32",
+            settings=SETTINGS,
+            outputs=2,
+        )
+        for name in ("openvino", "other")
+    )
+    golden = GoldenSpec(
+        frames="golden/frames.npy",
+        logits={"openvino": "golden/logits.npy", "other": "golden/logits.npy"},
+        tolerance={"openvino": 1e-3, "other": 1e-3},
+    )
+    return open_bundle(write_device_bundle(path, engines=(first, second), golden=golden))
+
+
+def test_the_first_engine_that_is_installed_runs(path, monkeypatch):
+    """An engine that is not installed is passed over, and `engine_notes` says so."""
+    bundle = two_engines(path)
+    fake = FakeEngine([0.0, 0.0], np.zeros((2, 4, 4)))
+
+    def open_engine(spec, members):
+        if spec.name == "openvino":
+            raise MissingEngineError("OpenVINO cannot be loaded: no module", hint="install it")
+        return fake
+
+    monkeypatch.setattr(classifier_module, "open_engine", open_engine)
+    classifier = Classifier(bundle)
+    assert classifier.engine is fake
+    assert classifier.engine_notes == ["openvino: OpenVINO cannot be loaded: no module"]
+    with pytest.raises(MissingEngineError):
+        Classifier(bundle, engine="openvino")
+    assert Classifier(bundle, engine="other").engine is fake
+
+
+def test_an_engine_that_refuses_is_not_passed_over(path, monkeypatch):
+    """Only a missing library is passed over: an engine that refuses the model or the machine is an error."""
+    bundle = two_engines(path)
+
+    def refuse(spec, members):
+        raise TargetError("too old")
+
+    monkeypatch.setattr(classifier_module, "open_engine", refuse)
+    with pytest.raises(TargetError, match="too old"):
+        Classifier(bundle)
+
+
+def test_no_engine_is_installed(path, monkeypatch):
+    """Where no engine of the bundle is installed, the last one's remedy is told."""
+    bundle = two_engines(path)
+
+    def missing(spec, members):
+        raise MissingEngineError(f"{spec.name} is missing", hint="install it")
+
+    monkeypatch.setattr(classifier_module, "open_engine", missing)
+    with pytest.raises(MissingEngineError, match="other is missing"):
+        Classifier(bundle)
+
+
+def test_an_engine_that_is_not_in_the_bundle(path):
+    """Asking for an engine that the bundle does not hold names those it has."""
+    write_device_bundle(path)
+    with pytest.raises(TargetError, match="holds no 'tensorrt' engine") as caught:
+        load(path, engine="tensorrt")
+    assert "openvino" in caught.value.hint
+    assert load(path, engine="openvino").engine.describe()["name"] == "openvino"
+
+
+def test_errors_are_edgekits(path):
+    """Whatever cannot be opened is an `EdgekitError`, which `edgekit` exports."""
+    for wrong in ("nowhere.edgekit", path.parent, "\0"):
+        with pytest.raises(edgekit.EdgekitError):
+            load(wrong)
+    assert edgekit.EdgekitError is EdgekitError

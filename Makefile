@@ -1,0 +1,103 @@
+# Set-up and every check. `make help` lists the targets. Python with venv and pip is all that is needed; everything else comes from PyPI
+# in the exact versions of constraints.txt.
+#
+# Rules this file keeps:
+# 1. A target that needs an environment makes it. A stamp in the environment says that it is whole and newer than what it was made from.
+# 2. Nothing is installed outside the checkout.
+# 3. `make test` ends with the closing line of the test suite on the checkout.
+
+PYTHON ?= python3
+PYTHON310 ?= python3.10
+# Test processes. Each computes with one thread: more threads than cores only wait for each other.
+WORKERS ?= 2
+# More options for pytest, for instance PYTEST_ARGS="-k gate".
+PYTEST_ARGS ?=
+
+# Everything that works on a PC. Not tensorrt and pycuda, which need a Jetson or an NVIDIA driver.
+EXTRAS := openvino,dicom,dicom-lossless-jpeg,compile,dev
+DEVICE_EXTRAS := openvino,dicom,dicom-lossless-jpeg,test
+
+BIN := .venv/bin
+PARALLEL := -n $(WORKERS) --dist loadfile
+PACKAGED := $(shell find toolkit targets models calibration ! -name '*.pyc' ! -name '__pycache__') README.md LICENSE
+DEVICE_TESTS := $(wildcard $(addprefix tests/unit/,schema catalog imaging evaluation bundle runtime report profiler))
+
+# A caller's own Python path would be tested in place of the checkout or the wheel.
+unexport PYTHONPATH PYTHONHOME
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test test-suite test-slow test-wheel test-py310 lint format wheel bench clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: .venv/.complete ## Make .venv with everything that works here
+
+demo: .venv/.complete ## The main job on the built-in synthetic data; writes demo/
+	$(BIN)/edgekit demo --out demo
+
+test: lint test-wheel test-suite ## Every check: lint, types, import rules, tests on the wheel, tests
+
+test-suite: .venv/.complete ## The tests alone, without the slow ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
+
+test-slow: .venv/.complete ## The tests that take minutes each
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+# tests/real looks at models and data, not at packaging.
+test-wheel: .venv-wheel/.complete ## The tests on the built wheel
+	EDGEKIT_UNDER_TEST=wheel OMP_NUM_THREADS=1 .venv-wheel/bin/python -m pytest $(PARALLEL) --ignore=tests/real $(PYTEST_ARGS)
+
+test-py310: .venv-py310/.complete ## The device side's tests on Python 3.10, without the compile side's libraries
+	.venv-py310/bin/python -m pytest $(DEVICE_TESTS) $(PYTEST_ARGS)
+
+lint: .venv/.complete ## Lint, formatting, types, import rules, Python 3.10
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/vermin --target=3.10- --violations --eval-annotations --no-tips toolkit
+
+format: .venv/.complete ## Format and repair what can be repaired
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+wheel: .venv-wheel/.complete ## Build dist/: the sdist, and the wheel from the sdist
+
+bench: .venv/.complete ## Measure against peers and print the README's table; needs EDGEKIT_REAL_DATA
+	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python benchmarks/precision.py
+	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/reproducible.py
+	$(BIN)/python benchmarks/readme_table.py
+
+clean: ## Remove everything that was made: environments, dist/, demo/, caches
+	rm -rf .venv .venv-wheel .venv-py310 dist build demo .edgekit .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find toolkit tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# The build tool is installed first, so that it too has the version of constraints.txt and builds here and not in an environment of its own.
+.venv/.complete: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("make setup needs Python 3.11 or newer: make setup PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt hatchling
+	$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
+	@touch $@
+
+# The wheel gets an environment of its own that borrows the libraries of .venv and not its edgekit: Python adds the folder that a .pth file names, but does
+# not read the .pth files in it, and one of those is what an editable install consists of. Built through the sdist, so that both are whole.
+.venv-wheel/.complete: .venv/.complete pyproject.toml $(PACKAGED)
+	rm -rf .venv-wheel dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m venv --without-pip .venv-wheel
+	$(BIN)/python -m pip --python .venv-wheel/bin/python install --no-deps --no-index dist/*.whl
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > .venv-wheel/borrowed
+	cp .venv-wheel/borrowed "$$(.venv-wheel/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
+	@touch $@
+
+.venv-py310/.complete: pyproject.toml constraints-py310.txt
+	@$(PYTHON310) -c 'import sys; sys.exit("PYTHON310 must be a Python 3.10" if sys.version_info[:2] != (3, 10) else 0)'
+	$(PYTHON310) -m venv .venv-py310
+	.venv-py310/bin/python -m pip install -c constraints-py310.txt hatchling
+	.venv-py310/bin/python -m pip install -c constraints-py310.txt --no-build-isolation -e '.[$(DEVICE_EXTRAS)]'
+	@touch $@

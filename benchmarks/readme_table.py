@@ -1,0 +1,176 @@
+"""Writes the README's measured table from the results of the other benchmarks.
+
+    python benchmarks/readme_table.py            writes the part of README.md between the two markers
+    python benchmarks/readme_table.py --check    only says whether it is what the results say; exit code 1 where it is not
+
+Rules this file keeps:
+
+1. Every figure in the table comes from a file in `benchmarks/results/`; nothing is typed in.
+2. A result that is missing or of another shape ends the script with its name. A table of some of the results is not written.
+3. A measurement that did not settle is marked, not left out.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+RESULTS = ROOT / "benchmarks" / "results"
+NAMES = ("accuracy", "speed", "cold_start", "precision", "reproducible")
+
+BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
+
+Result = Mapping[str, Any]
+
+
+def load_results(folder: Path = RESULTS) -> dict[str, Any]:
+    """Name to document, of all of `NAMES`; exits with the name of the first that is missing or no JSON."""
+    found = {}
+    for name in NAMES:
+        path = folder / f"{name}.json"
+        try:
+            found[name] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            sys.exit(f"{path} is missing; run python benchmarks/{name}.py first")
+        except (OSError, ValueError) as error:
+            sys.exit(f"{path} cannot be read: {error}")
+    return found
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """The text between the markers; exits where a result does not have the shape that its benchmark writes."""
+    parts = (
+        ("accuracy", accuracy),
+        ("speed", speed),
+        ("cold_start", cold_start),
+        ("precision", precision),
+        ("reproducible", reproducible),
+    )
+    texts = []
+    for name, make in parts:
+        try:
+            texts.append(make(results[name]))
+        except (KeyError, TypeError, AttributeError) as error:
+            sys.exit(f"benchmarks/results/{name}.json is not what benchmarks/{name}.py writes ({error!r}); run it again")
+    return "\n\n".join(texts)
+
+
+def accuracy(result: Result) -> str:
+    """The compiled teachers beside their FP32 originals and NNCF's defaults."""
+    rows = [
+        (
+            name,
+            f"{item['frames']} ({item['groups']})",
+            interval(item["fp32_auc"]),
+            interval(item["int8_auc"]),
+            f"{signed(item['auc_difference']['difference'])} (> {signed(item['auc_difference']['lower_bound'])})",
+            f"{item['flips']} / {item['harmful_flips']}",
+            f"{item['nncf_defaults']['flips']} / {item['nncf_defaults']['harmful_flips']}",
+            f"{item['nncf_defaults']['mean_kl'] / item['mean_kl']:.1f}×" if item["mean_kl"] else "–",
+            item["rung"],
+            "passed" if item["accepted_by_default_gate"] else "refused",
+        )
+        for name, item in result["teachers"].items()
+    ]
+    header = (
+        *("model", "test frames (groups)", "AUC, trained FP32", "AUC, compiled", "ΔAUC (97.5 % bound)", "flips / harmful"),
+        *("the same, NNCF defaults", "KL of NNCF defaults ÷ ours", "rung", "gate of the recipe"),
+    )
+    return f"**Accuracy** on the test split, compiled artefact against trained model, {measured(result)}:\n\n{table(header, rows)}"
+
+
+def speed(result: Result) -> str:
+    """Ratios of medians, interleaved in one process."""
+    rows = [
+        (name, ratio(item["eager_over_int8"]), ratio(item["predict_over_bare"]), ratio(item["map_over_plain"]))
+        for name, item in result["architectures"].items()
+    ]
+    header = ("model", "PyTorch eager FP32 ÷ INT8 here", "`predict` ÷ bare OpenVINO without map", "graph with map ÷ without")
+    rows_px, columns_px = result["frame"]
+    text = f"**Speed**, ratios of medians with 95 % intervals, interleaved in one process, frame of {rows_px} × {columns_px}, {measured(result)}:"
+    return f"{text}\n\n{table(header, rows)}"
+
+
+def cold_start(result: Result) -> str:
+    """From a fresh process to the first answer."""
+    return (
+        f"**Cold start** of `{result['bundle']}`: {result['edgekit_ms']:.0f} ms from a fresh process to the first answer, against {result['bare_ms']:.0f} ms of the shortest "
+        f"OpenVINO script for the same model: {result['ratio']:.2f}× ({result['low']:.2f}–{result['high']:.2f}), median of {result['runs']}, {measured(result)}."
+    )
+
+
+def precision(result: Result) -> str:
+    """What OpenVINO's own choice of precision would have done."""
+    return (
+        f"**Pinned precision**: left to itself, OpenVINO runs the float model of `{result['teacher']}` in {result['default_precision']} here; that alone moves logits by "
+        f"up to {result['max_abs_logit']:.2g} and changes {result['flips']} of {result['frames']} answers, {measured(result)}."
+    )
+
+
+def reproducible(result: Result) -> str:
+    """Whether two compiles gave the same bytes."""
+    said = [f"`{name}` {'the same bytes' if item['identical'] else 'DIFFERENT bytes'}" for name, item in result["teachers"].items()]
+    return f"**Reproducible**: compiled twice with an empty stage cache, {', '.join(said)}, {measured(result)}."
+
+
+def measured(result: Result) -> str:
+    """Where and when."""
+    host = result["host"]
+    return f"{host['cpu_model']}, {host['cores_usable']} cores, {result['date']}"
+
+
+def interval(figure: Mapping[str, float | None]) -> str:
+    """A figure with its interval, as the command line writes it."""
+    if figure["value"] is None:
+        return "undefined"
+    if figure["low"] is None or figure["high"] is None:
+        return f"{figure['value']:.3f}"
+    return f"{figure['value']:.3f} ({figure['low']:.3f}–{figure['high']:.3f})"
+
+
+def signed(value: float | None) -> str:
+    """A difference, with a minus sign as it is printed."""
+    return "undefined" if value is None else f"{value:+.4f}".replace("-", "−")
+
+
+def ratio(item: Mapping[str, Any]) -> str:
+    """A ratio of medians with its interval."""
+    unsteady = "" if item["steady"] else ", not steady"
+    return f"{item['ratio']:.2f}× ({item['low']:.2f}–{item['high']:.2f}{unsteady})"
+
+
+def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def insert(page: str, text: str) -> str:
+    """The page with the text between the markers; exits where they are not there once each, in order."""
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
+        sys.exit(f"README.md needs the markers {BEGIN} and {END}, once each and in this order")
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}"
+
+
+def main() -> None:
+    page = README.read_text(encoding="utf-8")
+    new = insert(page, render(load_results()))
+    if sys.argv[1:] == ["--check"]:
+        if new != page:
+            sys.exit("the table in README.md is not what benchmarks/results/ says; run python benchmarks/readme_table.py")
+        print("the table in README.md is what benchmarks/results/ says")
+    elif sys.argv[1:]:
+        sys.exit("usage: python benchmarks/readme_table.py [--check]")
+    else:
+        README.write_text(new, encoding="utf-8")
+        print(f"wrote the table in {README}")
+
+
+if __name__ == "__main__":
+    main()

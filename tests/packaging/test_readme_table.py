@@ -1,0 +1,153 @@
+"""The README's table comes from the benchmarks' results and from nothing else."""
+
+from __future__ import annotations
+
+import copy
+import json
+import runpy
+
+import pytest
+import repository
+
+TABLE = runpy.run_path(str(repository.ROOT / "benchmarks" / "readme_table.py"))
+README = (repository.ROOT / "README.md").read_text("utf-8")
+HOST = {"host": {"cpu_model": "A processor", "cores_usable": 2}, "date": "2026-01-01"}
+
+
+def _ratio(value: float, *, steady: bool = True) -> dict:
+    return {
+        "ratio": value,
+        "low": value - 0.125,
+        "high": value + 0.125,
+        "a_median_ms": 2.0,
+        "b_median_ms": 1.0,
+        "pairs": 300,
+        "steady": steady,
+    }
+
+
+def _figure(value: float) -> dict:
+    return {"value": value, "low": value - 0.01, "high": value + 0.01}
+
+
+RESULTS = {
+    "accuracy": {
+        **HOST,
+        "teachers": {
+            "lung": {
+                "frames": 100,
+                "groups": 40,
+                "fp32_auc": _figure(0.951),
+                "int8_auc": _figure(0.949),
+                "auc_difference": {"difference": -0.002, "lower_bound": -0.0061},
+                "flips": 2,
+                "harmful_flips": 1,
+                "rung": "ptq-full",
+                "accepted_by_default_gate": True,
+                "nncf_defaults": {"flips": 7, "harmful_flips": 5, "mean_kl": 0.006},
+                "mean_kl": 0.002,
+            }
+        },
+    },
+    "speed": {
+        **HOST,
+        "frame": [480, 640],
+        "architectures": {
+            "resnet": {"eager_over_int8": _ratio(6.5), "predict_over_bare": _ratio(1.25), "map_over_plain": _ratio(1.0, steady=False)}
+        },
+    },
+    "cold_start": {**HOST, "bundle": "lung", "ratio": 1.23, "low": 1.2, "high": 1.26, "edgekit_ms": 210.4, "bare_ms": 171.0, "runs": 25},
+    "precision": {**HOST, "teacher": "lung", "default_precision": "bf16", "frames": 100, "flips": 3, "max_abs_logit": 0.87},
+    "reproducible": {
+        **HOST,
+        "teachers": {"lung": {"identical": True, "sha256": ["a", "a"]}, "heart": {"identical": False, "sha256": ["a", "b"]}},
+    },
+}
+
+
+def test_every_figure_is_in_the_table():
+    """Each measured figure is there, with intervals, counts, and what did not settle."""
+    text = TABLE["render"](RESULTS)
+    for expected in (
+        *(
+            "| lung | 100 (40) |",
+            "0.951 (0.941–0.961)",
+            "0.949 (0.939–0.959)",
+            "−0.0020 (> −0.0061)",
+            "2 / 1",
+            "7 / 5",
+            "3.0×",
+            "ptq-full",
+            "passed",
+        ),
+        *("6.50× (6.38–6.62)", "1.25× (1.12–1.38)", "1.00× (0.88–1.12, not steady)", "480 × 640"),
+        *("210 ms", "171 ms", "1.23× (1.20–1.26)", "median of 25"),
+        *("bf16", "0.87", "3 of 100"),
+        *("`lung` the same bytes", "`heart` DIFFERENT bytes"),
+    ):
+        assert expected in text, expected
+    assert text.count("A processor, 2 cores, 2026-01-01") == 5
+
+
+def test_a_figure_that_could_not_be_measured():
+    """An undefined figure is said to be undefined, and a figure without an interval has none."""
+    results = copy.deepcopy(RESULTS)
+    teacher = results["accuracy"]["teachers"]["lung"]
+    teacher["fp32_auc"] = {"value": None, "low": None, "high": None}
+    teacher["int8_auc"] = {"value": 0.9, "low": None, "high": None}
+    teacher["auc_difference"]["lower_bound"] = None
+    teacher["mean_kl"] = 0.0
+    assert "| undefined | 0.900 | −0.0020 (> undefined) | 2 / 1 | 7 / 5 | – |" in TABLE["render"](results)
+
+
+@pytest.mark.parametrize("missing", RESULTS)
+def test_a_missing_result_is_named(tmp_path, missing):
+    """Without one of the results there is no table, and the message says which script makes it."""
+    for name, document in RESULTS.items():
+        if name != missing:
+            (tmp_path / f"{name}.json").write_text(json.dumps(document))
+    with pytest.raises(SystemExit, match=rf"{missing}\.json is missing; run python benchmarks/{missing}\.py"):
+        TABLE["load_results"](tmp_path)
+
+
+def test_a_result_that_is_not_json(tmp_path):
+    """A damaged result is named."""
+    (tmp_path / "accuracy.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"accuracy\.json cannot be read"):
+        TABLE["load_results"](tmp_path)
+
+
+@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize(
+    "damage", [lambda document: document.clear(), lambda document: document.pop("host")], ids=["empty", "without-host"]
+)
+def test_a_result_of_another_shape_is_named(name, damage):
+    """A result of an older script ends with its name and not with a half table."""
+    results = copy.deepcopy(RESULTS)
+    damage(results[name])
+    with pytest.raises(SystemExit, match=rf"benchmarks/results/{name}\.json is not what"):
+        TABLE["render"](results)
+
+
+def test_only_the_part_between_the_markers_changes():
+    """Everything around the markers stays, and a second run changes nothing."""
+    new = TABLE["insert"](README, "| a table |")
+    before, after = README.split(TABLE["BEGIN"])[0], README.split(TABLE["END"])[1]
+    assert new == f"{before}{TABLE['BEGIN']}\n| a table |\n{TABLE['END']}{after}"
+    assert TABLE["insert"](new, "| a table |") == new
+
+
+@pytest.mark.parametrize("page", ["", "{0}", "{1}\n{0}", "{0}{1}{0}{1}"])
+def test_a_page_without_its_markers(page):
+    """Without both markers, once and in order, nothing is written."""
+    with pytest.raises(SystemExit, match="markers"):
+        TABLE["insert"](page.format(TABLE["BEGIN"], TABLE["END"]), "")
+
+
+def test_the_readme_is_what_was_measured():
+    """The README's table is the one of the results that are kept, or says that nothing was measured."""
+    kept = [name for name in TABLE["NAMES"] if (TABLE["RESULTS"] / f"{name}.json").exists()]
+    if len(kept) == len(TABLE["NAMES"]):
+        assert TABLE["insert"](README, TABLE["render"](TABLE["load_results"]())) == README
+    else:
+        assert README.split(TABLE["BEGIN"])[1].split(TABLE["END"])[0].strip() == "not measured yet"

@@ -1,0 +1,149 @@
+"""`docs/recipes.md`, `docs/adding-a-target.md` and the indexes list what there is: every key with its default, every decision, every model."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+import repository
+
+from edgekit.catalog import recipe
+from edgekit.catalog.calibration import Calibration, load_calibration
+from edgekit.catalog.target import Fact, Target
+from edgekit.cli.main import COMMANDS
+from edgekit.compiler.load import SOURCES
+from edgekit.compiler.quantize.rungs import RUNGS
+from edgekit.runtime.engines import openvino
+from edgekit.schema.accept import AcceptSpec
+from edgekit.schema.data import Columns
+from edgekit.schema.model_io import InputSpec
+
+DOCS = repository.ROOT / "docs"
+RECIPES = (DOCS / "recipes.md").read_text("utf-8")
+README = (repository.ROOT / "README.md").read_text("utf-8")
+
+# Parts of a recipe that are tables of their own: described by their own class, not by a row.
+SECTIONS = {"model", "input", "data", "calibration", "compress", "accept"}
+
+# The class, and the text before its table.
+TABLES = {
+    "top": (recipe.Recipe, "## Top"),
+    "model": (recipe.ModelSpec, "## `[model]`"),
+    "expected": (recipe.Expected, "\n`expected`:"),
+    "input": (InputSpec, "## `[input]`"),
+    "data": (recipe.DataSpec, "## `[data]`"),
+    "columns": (Columns, "\n`columns`:"),
+    "calibration": (recipe.CalibrationRef, "## `[calibration]`"),
+    "calibration file": (Calibration, "A file in `calibration/` has these keys:"),
+    "compress": (recipe.CompressSpec, "## `[compress]`"),
+    "quantize": (recipe.QuantizeSpec, "\n`quantize`:"),
+    "accept": (AcceptSpec, "## `[accept]`"),
+}
+
+
+def rows(page: str, before: str) -> list[list[str]]:
+    """The cells of the first table after a text, without its header."""
+    assert page.count(before) == 1, before
+    table = re.search(r"(?:^\|.*\n)+", page.split(before)[1], re.MULTILINE)[0]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines()[2:]]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_key_of_a_recipe(name):
+    """A table of the page has the keys of the class, in its order, and no other."""
+    kind, before = TABLES[name]
+    expected = [field.name for field in dataclasses.fields(kind)]
+    expected = [key for key in expected if not (name == "top" and key in SECTIONS) and not (kind is Calibration and key == "name")]
+    found = [key for row in rows(RECIPES, before) for key in re.findall(r"`(\w+)`", row[0])]
+    assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES if name != "calibration file"])
+def test_every_default_of_a_recipe(name):
+    """A key that may be left out says its default, a key that may not says none."""
+    kind, before = TABLES[name]
+    cells = {key: row[2].strip("`") for row in rows(RECIPES, before) for key in re.findall(r"`(\w+)`", row[0])}
+    for field in dataclasses.fields(kind):
+        if field.name not in cells or field.default_factory is not dataclasses.MISSING:
+            continue
+        if field.default is dataclasses.MISSING:
+            assert cells[field.name] == "", field.name
+        elif field.default is None:
+            assert cells[field.name] == "none", field.name
+        elif isinstance(field.default, tuple):
+            assert cells[field.name] == str(list(field.default)).replace("'", '"'), field.name
+        else:
+            default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default).lower()
+            assert cells[field.name] == default, field.name
+
+
+def test_the_whole_recipe_on_the_page(tmp_path):
+    """The example is a recipe that edgekit reads, with every section."""
+    (code,) = [code for language, code in repository.fences(RECIPES) if language == "toml"]
+    path = tmp_path / "recipe.toml"
+    path.write_text(code)
+    assert recipe.load_recipe(path).name == "breast-us-lite0"
+    assert set(re.findall(r"^\[(\w+)\]", code, re.MULTILINE)) == SECTIONS
+
+
+@pytest.mark.parametrize(("row", "known"), [("| `arguments` |", SOURCES), ("| `ladder` |", RUNGS)], ids=["sources", "rungs"])
+def test_every_source_and_rung(row, known):
+    """The table behind the one with this row has the names of the code's table, in its order."""
+    table = RECIPES.partition(row)[2].partition("\n\n")[2].partition("\n\n")[0]
+    assert [re.match(r"\| `([\w-]+)", line)[1] for line in table.splitlines()[2:]] == list(known)
+
+
+def test_the_default_calibration_on_the_pages():
+    """The numbers that the page on data manifests gives are those of calibration/default.toml."""
+    default = load_calibration("default")
+    page = (DOCS / "data-manifests.md").read_text("utf-8")
+    assert f"up to {default.samples} frames" in page
+    assert f"`minimum` ({default.minimum} in `default`)" in page
+
+
+def test_every_key_of_a_target():
+    """The page on targets has every key of a target and of its facts."""
+    page = (DOCS / "adding-a-target.md").read_text("utf-8")
+    found = [key for row in rows(page, "measures.") for key in re.findall(r"^`(\w+)`$", row[0])]
+    assert found == [field.name for field in dataclasses.fields(Target) if field.name != "name"]
+    assert all(f"`{field.name}`" in page for field in dataclasses.fields(Fact))
+
+
+def test_every_setting_of_openvino():
+    """The page on targets names the settings that a bundle may choose, and no other."""
+    page = (DOCS / "adding-a-target.md").read_text("utf-8")
+    (line,) = [line for line in page.split("\n- ") if line.startswith("A bundle may choose")]
+    assert set(re.findall(r"`([A-Z_]+)`", line)) == openvino._SETTINGS
+
+
+def test_the_gates_defaults_on_the_page():
+    """The page on figures states the defaults of the gates."""
+    page = (DOCS / "evaluation.md").read_text("utf-8")
+    found = {re.search(r"`(\w+)`", row[1])[1]: float(row[2]) for row in rows(page, "A gate that cannot be computed fails.")}
+    default = AcceptSpec()
+    assert found == {key: getattr(default, key) for key in ("auc_margin", "max_harmful_flips", "max_flips")}
+
+
+def test_every_model_has_a_card():
+    """Beside each recipe of `models/` stands its card, and no card stands alone."""
+    folder = repository.ROOT / "models"
+    assert {path.stem for path in folder.glob("*.md")} - {"README"} == {path.stem for path in folder.glob("*.toml")}
+
+
+def test_every_decision_is_listed():
+    """The index of decisions has each page once, in order, under the title of the page."""
+    index = (DOCS / "adr" / "README.md").read_text("utf-8")
+    pages = sorted(path for path in (DOCS / "adr").glob("[0-9]*.md"))
+    titles = [path.read_text("utf-8").splitlines()[0].removeprefix(f"# {path.name[:4]}: ") for path in pages]
+    expected = [f"| [{path.name[:4]}]({path.name}) | {title} |" for path, title in zip(pages, titles, strict=True)]
+    assert [line for line in index.splitlines() if line.startswith("| [")] == expected
+
+
+def test_the_readme_names_every_command_and_package():
+    """The README has a word on each command, and its map on each package."""
+    commands = README.partition("| command |")[2].partition("\n\n")[0]
+    assert not [name for name in COMMANDS if f"`{name}`" not in commands]
+    code_map = README.partition("| path |")[2].partition("\n\n")[0]
+    packages = [name for name in repository.packages() if name != "errors"]
+    assert not [name for name in packages if f"{name}/`" not in code_map]

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+# What turns logits into probabilities.
+PROBABILITIES = ("Softmax", "Sigmoid")
 # Operators that hand their input on unchanged at inference, up to its shape.
 RESHAPING = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout"})
 
@@ -44,6 +46,26 @@ def skip_reshaping(value: ir.Value | None) -> ir.Value | None:
             return value
         value = node.inputs[0]
     return None
+
+
+def final_probabilities(output: ir.Value) -> ir.Node | None:
+    """The Softmax or Sigmoid that makes an output, up to its shape; None where there is none."""
+    tail = skip_reshaping(output)
+    node = tail.producer() if tail is not None else None
+    return node if node is not None and node.op_type in PROBABILITIES else None
+
+
+def free_name(graph: ir.Graph, name: str) -> None:
+    """Renames the value that has a name edgekit gives to another one."""
+    taken = {value.name for value in _values(graph)}
+    for value in _values(graph):
+        if value.name == name:
+            value.name = next(other for other in (f"{name}_{index}" for index in range(len(taken) + 1)) if other not in taken)
+
+
+def _values(graph: ir.Graph) -> list[ir.Value]:
+    made = [value for node in graph for value in node.outputs]
+    return [*graph.inputs, *graph.initializers.values(), *made]
 
 
 def reduced_axes(node: ir.Node) -> tuple[int, ...] | None:

@@ -6,8 +6,8 @@ convolution and makes decision and map one thing: they cannot disagree, in float
 
 The head is found by walking up from the output, not by the model's name:
 
-1. a Softmax or Sigmoid at the very end is stripped: edgekit works on logits;
-2. then a linear layer: Gemm, MatMul with or without Add, or a 1×1 Conv on a pooled (1 × 1) map;
+1. the output is logits: whoever loaded the model took a Softmax or Sigmoid off, or refused it;
+2. above it stands a linear layer: Gemm, MatMul with or without Add, or a 1×1 Conv on a pooled (1 × 1) map;
 3. then a mean over all positions: GlobalAveragePool, ReduceMean over the two spatial axes, or an AveragePool that covers the whole map;
 4. or, without 2, a convolutional classifier whose channels are averaged (SqueezeNet): its channels are the maps, W is the identity.
 
@@ -16,6 +16,7 @@ Anything else has no exact map here, and the answer says what was found instead.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,8 @@ def attach(model: ir.Model, head: PooledLinearHead) -> None:
     nodes.append(ir.node("Add", [nodes[-1].outputs[0], bias], name=HEAD_NODES[2]))
     logits = nodes[-1].outputs[0]
     outputs = len(head.bias)
+    for name in (LOGITS, CAM):
+        g.free_name(graph, name)
     _declare(logits, LOGITS, (1, outputs))
     _declare(cam, CAM, (1, outputs, head.rows, head.columns))
     g.insert_before_output(graph, nodes, [logits, cam])
@@ -108,8 +111,9 @@ def _is_pool(value: ir.Value | None) -> bool:
     node = value.producer() if value is not None else None
     if node is None:
         return False
-    sizes = g.shape(node.inputs[0])
-    if sizes is None or len(sizes) != 4:
+    sizes, left = g.shape(node.inputs[0]), g.shape(value)
+    # Padding or dilation may leave more than one position of a pool as large as the map.
+    if sizes is None or len(sizes) != 4 or left is None or math.prod(left) != sizes[1]:
         return False
     if node.op_type == "GlobalAveragePool":
         return True

@@ -40,6 +40,9 @@ def attach(model: ir.Model, spec: InputSpec) -> None:
             f"the model takes {old.shape}, the recipe's [input] makes {list(expected)}",
             hint="channels, resize and crop in [input] must fit the model; its batch must be 1",
         )
+    if old.dtype not in (None, ir.DataType.FLOAT):
+        raise ModelError(f"the model takes {old.dtype}, not FLOAT", hint="export it in float32")
+    g.free_name(graph, INPUT)
     frame = ir.Value(name=INPUT, shape=ir.Shape((1, *spec.size, spec.frame_channels)), type=ir.TensorType(ir.DataType.UINT8))
     summed = _sum_first_convolution(graph, old, spec)
     width = 1 if summed else spec.channels

@@ -6,8 +6,10 @@ with the recipe's `[model] arguments` and returns a torch module. Weights are lo
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,8 @@ def open_factory(argument: str, model: ModelSpec, spec: InputSpec) -> TorchModel
     import torch
 
     define_missing_operators()
-    factory = _find(argument)
-    module = _call(factory, argument, model)
+    with _working_directory_on_path():
+        module = _call(_find(argument), argument, model)
     if not isinstance(module, torch.nn.Module):
         raise ModelError(f"python:{argument} returned {type(module).__name__}, not a torch.nn.Module")
     notes: tuple[str, ...] = ()
@@ -40,29 +42,33 @@ def _find(argument: str) -> Any:
     name, separator, function = argument.partition(":")
     if not separator or not name or not function:
         raise CatalogError(f"python:{argument} is not python:MODULE:FUNCTION", hint="for example python:my_models.lung:build")
-    here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
-        sys.path.insert(0, here)
     try:
         found = importlib.import_module(name)
-    except ImportError as error:
+    except (Exception, SystemExit) as error:  # the user's own code
         raise ModelError(
-            f"the module {name!r} cannot be imported: {error}", hint="run edgekit from the folder it is in, or set PYTHONPATH"
+            f"the module {name!r} cannot be imported: {type(error).__name__}: {error}",
+            hint="run edgekit from the folder it is in, or set PYTHONPATH",
         ) from error
-    finally:
-        if added:
-            sys.path.remove(here)
     factory = getattr(found, function, None)
     if not callable(factory):
-        raise ModelError(
-            f"{name} has no function {function!r}", hint=nearest(function, [item for item in dir(found) if not item.startswith("_")])
-        )
+        own = [item for item, value in vars(found).items() if callable(value) and getattr(value, "__module__", None) == name]
+        raise ModelError(f"{name} has no function {function!r}", hint=nearest(function, own))
     return factory
+
+
+@contextlib.contextmanager
+def _working_directory_on_path() -> Iterator[None]:
+    """As `python -m` has it; a factory may import more when it is called."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
 
 
 def _call(factory: Any, argument: str, model: ModelSpec) -> object:
     try:
         return factory(**model.arguments)
-    except Exception as error:  # the user's own code
+    except (Exception, SystemExit) as error:  # the user's own code
         raise ModelError(f"python:{argument} failed: {type(error).__name__}: {error}", hint="call it by itself to see where") from error

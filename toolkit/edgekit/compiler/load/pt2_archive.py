@@ -63,8 +63,11 @@ _REFUSED_KEYS = {
     "as_operator": "operators as values",
     "as_graph": "nested graphs",
     "as_string_to_argument": "dictionaries of arguments",
-    "buffer_mutation": "buffers that change with every frame, so it was exported in training mode",
+    "buffer_mutation": "buffers that change with every frame",
 }
+
+# Of batch normalization and dropout; any other value than false makes an answer depend on chance or on the frames before it.
+_TRAINING_SWITCHES = frozenset({"training", "train"})
 
 _LEAF: dict[str, object] = {"type": None, "context": None, "children_spec": []}
 _ONE_TENSOR_IN = [
@@ -110,9 +113,8 @@ def checked(path: Path) -> bytes:
 def _members(path: Path, archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     """Name without the folder to member (rule 1)."""
     entries = archive.infolist()
-    # Members are stored one after the other, so together they cannot be larger than the file.
-    if len(entries) > MAX_MEMBERS or sum(entry.file_size for entry in entries) > size:
-        raise ModelError(f"{path} unpacks to more than it holds", hint=HINT)
+    if len(entries) > MAX_MEMBERS:
+        raise ModelError(f"{path} has more than {MAX_MEMBERS} members", hint=HINT)
     members: dict[str, zipfile.ZipInfo] = {}
     for entry in entries:
         folder, _, name = entry.filename.partition("/")
@@ -123,6 +125,9 @@ def _members(path: Path, archive: zipfile.ZipFile, size: int) -> dict[str, zipfi
         if folder != entries[0].filename.partition("/")[0] or name in members:
             raise ModelError(f"{path} holds {name} twice or in several folders", hint=HINT)
         members[name] = entry
+    # Members are stored one after the other, so together they cannot be larger than the file.
+    if sum(entry.file_size for entry in entries) > size:
+        raise ModelError(f"{path} unpacks to more than it holds", hint=HINT)
     missing = [name for name in (_MODEL, *_CONFIGS) if name not in members]
     if missing:
         raise ModelError(f"{path} is not a .pt2 archive of torch.export: it has no {missing[0]}", hint=HINT)
@@ -187,6 +192,9 @@ def _check_program(path: Path, table: object) -> None:
         table.update(guards_code=[])
     for node in _part(path, graph, "nodes", list):
         _check_operator(path, _part(path, node, "target", str))
+        for argument in _part(path, node, "inputs", list):
+            if isinstance(argument, dict) and argument.get("name") in _TRAINING_SWITCHES and argument.get("arg") != {"as_bool": False}:
+                raise ModelError(f"{path} was exported in training mode", hint="call model.eval() before torch.export.export")
         node["metadata"] = {}
     _check_texts(path, table)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.compiler import graph as g
 from edgekit.compiler.load.source import OPSET, OnFrames, normalize
 from edgekit.errors import ModelError
 from edgekit.schema.model_io import InputSpec
@@ -53,11 +54,17 @@ class TorchModel:
                 )
             except Exception as error:  # the exporter raises whatever the model's code raises under tracing
                 raise ModelError(
-                    f"PyTorch cannot export the model to ONNX: {_first_line(error)}",
+                    f"PyTorch cannot export the model to ONNX: {first_line(error)}",
                     hint='export it yourself and use source = "onnx:PATH", or rewrite the part torch.export stumbles over',
                 ) from error
         if program is None:
             raise ModelError("PyTorch's exporter returned nothing")
+        probabilities = g.final_probabilities(program.model.graph.outputs[0])
+        if probabilities is not None:
+            raise ModelError(
+                f"the model ends in a {probabilities.op_type}, so it returns probabilities",
+                hint="leave it out of forward(): edgekit works on logits",
+            )
         program.save(str(path), include_initializers=True, keep_initializers_as_inputs=False, external_data=False)
 
     def logits(self, tensors: NDArray[np.uint8], on_frame: OnFrames) -> NDArray[np.float32]:
@@ -92,7 +99,7 @@ class TorchModel:
                 output = self._module(self._example())
             except Exception as error:  # the model's own code
                 raise ModelError(
-                    f"the model fails on a frame of {self._spec.channels} × {self._spec.size[0]} × {self._spec.size[1]}: {_first_line(error)}",
+                    f"the model fails on a frame of {self._spec.channels} × {self._spec.size[0]} × {self._spec.size[1]}: {first_line(error)}",
                     hint="channels, resize and crop in [input] must be what the model was trained with",
                 ) from error
         check_outputs(tuple(output.shape) if isinstance(output, torch.Tensor) else None, labels, binary=binary)
@@ -104,7 +111,7 @@ def check_outputs(shape: tuple[int, ...] | None, labels: int, *, binary: bool) -
     Raises:
         ModelError: Names what was found and what the recipe says.
     """
-    if shape is None or len(shape) != 2:
+    if shape is None or len(shape) != 2 or shape[0] != 1:
         raise ModelError(
             f"the model returns {'no single tensor' if shape is None else f'a tensor of shape {shape}'}, not one vector of logits a frame",
             hint='wrap it in a factory that returns the logits alone, and use source = "python:module:factory"',
@@ -130,6 +137,7 @@ def _quiet():  # type: ignore[no-untyped-def]  # noqa: ANN202 - a context manage
         logger.setLevel(level)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The kind of an error and the first line it says, for a message of one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}"[:300] if lines else type(error).__name__

@@ -5,7 +5,8 @@ Rules this file keeps:
 1. safetensors, or a checkpoint read with `weights_only=True`: no code from a file is ever executed.
 2. Wrappers and prefixes that training code usually adds are taken off (`state_dict`, `model`, EMA, `module.`); every step that had a choice is
    noted, and any tensor left over or missing afterwards is refused by name. Nothing is loaded partly.
-3. Half-precision tensors become float32: the reference is the FP32 model.
+3. A prefix is taken off only where the names do not fit with it: an architecture may have a part that is called `model` itself.
+4. Half-precision tensors become float32: the reference is the FP32 model.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
     """Reads a weights file.
 
     Returns:
-        Name to tensor, and notes about what was unwrapped.
+        Name, as in the file, to tensor, and notes about what was unwrapped.
 
     Raises:
         ModelError: The file is missing, damaged, holds more than tensors, or holds no tensors.
@@ -43,29 +44,34 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
         tensors = _read_safetensors(path)
     else:
         tensors, notes = _unwrap(_read_checkpoint(path), path)
-    stripped, more = _strip(tensors)
-    return {name: _float32(tensor) for name, tensor in stripped.items()}, notes + more
+    return {name: _float32(tensor) for name, tensor in tensors.items()}, notes
 
 
-def fit(build: Callable[[int], torch.nn.Module], path: Path, outputs: tuple[int, ...]) -> tuple[torch.nn.Module, tuple[str, ...]]:
+def fit(
+    build: Callable[[int], torch.nn.Module], path: Path, outputs: tuple[int, ...], *, left_out: tuple[str, ...] = ()
+) -> tuple[torch.nn.Module, tuple[str, ...]]:
     """Builds a module with as many outputs as the weights have, and loads them.
 
     Args:
         build: Makes the untrained module for a number of outputs.
         path: The weights.
         outputs: Numbers of outputs the recipe's labels allow, the likeliest first.
+        left_out: Tensors that the file may hold and the logits do not need.
 
     Raises:
         ModelError: The weights do not fit the architecture; names the tensors.
     """
     tensors, notes = read(path)
+    candidates = _readings(tensors, left_out)
     problems = []
     for count in outputs:
         module = build(count)
-        problem = _misfit(module.state_dict(), tensors)
+        wanted = module.state_dict()
+        given, more = min(candidates, key=lambda reading: len(wanted.keys() ^ reading[0].keys()))
+        problem = _misfit(wanted, given)
         if problem is None:
-            module.load_state_dict(dict(tensors), strict=True)
-            return module, notes
+            module.load_state_dict(given, strict=True)
+            return module, notes + more
         problems.append(problem)
     raise ModelError(
         f"{path.name} does not fit the architecture: {problems[0]}",
@@ -110,20 +116,20 @@ def _unwrap(loaded: object, path: Path) -> tuple[dict[str, torch.Tensor], tuple[
     raise ModelError(f"{path} holds no table of tensors", hint=f"known places: {', '.join(WRAPPERS)}; or {_SAFE_HINT}")
 
 
-def _strip(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
-    names = dict(tensors)
-    notes: list[str] = []
+def _readings(tensors: Mapping[str, torch.Tensor], left_out: tuple[str, ...]) -> list[tuple[dict[str, torch.Tensor], tuple[str, ...]]]:
+    """The names as they are, then with one common prefix after the other taken off; and what to note about each."""
     # Averaged models count their updates in a tensor of their own.
-    names.pop("n_averaged", None)
-    changed = True
-    while changed and names:
-        changed = False
-        for prefix in PREFIXES:
-            if all(name.startswith(prefix) for name in names):
-                names = {name[len(prefix) :]: tensor for name, tensor in names.items()}
-                notes.append(f"the prefix {prefix!r} was taken off the weights' names")
-                changed = True
-    return names, tuple(notes)
+    names = {name: tensor for name, tensor in tensors.items() if name != "n_averaged"}
+    notes: tuple[str, ...] = ()
+    readings = []
+    while True:
+        kept = {name: tensor for name, tensor in names.items() if name not in left_out}
+        readings.append((kept, notes + tuple(f"{name} was left out: edgekit works on logits" for name in names if name not in kept)))
+        prefix = next((prefix for prefix in PREFIXES if names and all(name.startswith(prefix) for name in names)), None)
+        if prefix is None:
+            return readings
+        names = {name.removeprefix(prefix): tensor for name, tensor in names.items()}
+        notes = (*notes, f"the prefix {prefix!r} was taken off the weights' names")
 
 
 def _misfit(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> str | None:

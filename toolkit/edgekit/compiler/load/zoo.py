@@ -22,12 +22,19 @@ if TYPE_CHECKING:
     import torch
 
 
+_TIMM_LOADS = frozenset({"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"})
+"""Arguments of timm's that fetch or read weights by themselves."""
+
+
 def open_timm(name: str, model: ModelSpec, spec: InputSpec) -> TorchModel:
     """`timm:ARCHITECTURE`."""
     define_missing_operators()
     timm = _library("timm", "edgekit-toolkit[compile]")
     if not timm.is_model(name):
         raise CatalogError(f"timm has no architecture {name!r}", hint=nearest(name, timm.list_models())[:200])
+    loading = sorted(_TIMM_LOADS & model.arguments.keys())
+    if loading:
+        raise CatalogError(f"[model] arguments: {loading[0]} is not taken; weights come from model.weights", hint=f"remove {loading[0]}")
     return _open(
         lambda outputs: timm.create_model(name, pretrained=False, num_classes=outputs, in_chans=spec.channels, **model.arguments),
         model,
@@ -62,19 +69,32 @@ def open_torchxrayvision(name: str, model: ModelSpec, spec: InputSpec) -> TorchM
         raise CatalogError(f"torchxrayvision:{name} is not known here", hint=nearest(name, builders))
     if spec.channels != 1:
         raise ModelError("torchxrayvision's architectures take one channel", hint="set [input] channels = 1")
-    return _open(lambda outputs: builders[name](num_classes=outputs, in_channels=1, weights=None, **model.arguments), model, spec)
+    return _open(
+        lambda outputs: builders[name](num_classes=outputs, in_channels=1, weights=None, **model.arguments),
+        model,
+        spec,
+        # The operating points turn logits into calibrated probabilities after the sigmoid.
+        left_out=("op_threshs",),
+    )
 
 
-def _open(build: Callable[[int], torch.nn.Module], model: ModelSpec, spec: InputSpec) -> TorchModel:
+def _open(build: Callable[[int], torch.nn.Module], model: ModelSpec, spec: InputSpec, *, left_out: tuple[str, ...] = ()) -> TorchModel:
     if model.weights is None:
         raise ModelError(
             f"{model.source} is only an architecture; the trained weights are missing", hint="give them with --set model.weights=FILE"
         )
     outputs = (len(model.labels), 1) if model.task == "binary" else (len(model.labels),)
-    try:
-        module, notes = weights.fit(build, Path(model.weights), outputs)
-    except TypeError as error:
-        raise CatalogError(f"{model.source} does not take these [model] arguments: {error}", hint="remove or correct them") from error
+
+    def built(count: int) -> torch.nn.Module:
+        try:
+            return build(count)
+        except Exception as error:  # the library's own checks of its arguments
+            raise CatalogError(
+                f"{model.source} cannot be built with these [model] arguments: {type(error).__name__}: {error}",
+                hint="remove or correct them" if model.arguments else "the library cannot build this architecture from nothing",
+            ) from error
+
+    module, notes = weights.fit(built, Path(model.weights), outputs, left_out=left_out)
     return TorchModel(module, spec, labels=len(model.labels), binary=model.task == "binary", notes=notes)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from edgekit.compiler import graph as g
 from edgekit.compiler.explain import pooled_linear
 from edgekit.compiler.export import preamble
 from edgekit.compiler.progress import Progress
@@ -64,6 +65,7 @@ class ExplainStage(Stage[ExplainedGraph]):
         preamble.attach(model, self.input)
         head = pooled_linear.find(model.graph.outputs[0]) if self.cam else "the map was not asked for"
         if isinstance(head, str):
+            g.free_name(model.graph, pooled_linear.LOGITS)
             model.graph.outputs[0].name = pooled_linear.LOGITS
             facts: dict[str, object] = {"rows": 0, "columns": 0, "bias": [], "reason": head}
             progress.note(f"no class activation map: {head}")

@@ -26,6 +26,7 @@ from edgekit.errors import (
 
 _BAR_WIDTH = 24
 _REDRAW_SECONDS = 0.1
+_CLEAR_LINE = "\r\x1b[2K"
 
 # For an error that has no better one: who must act is its kind.
 _HINTS: Mapping[type[EdgekitError], str] = {
@@ -52,8 +53,8 @@ def say(text: str = "") -> None:
 
 
 def tell(text: str) -> None:
-    """A line about the work itself, on stderr."""
-    sys.stderr.write(_printable(text) + "\n")
+    """A line about the work itself, on stderr; on a terminal it takes the place of a bar that was not finished."""
+    sys.stderr.write((_CLEAR_LINE if sys.stderr.isatty() else "") + _printable(text) + "\n")
     sys.stderr.flush()
 
 
@@ -117,17 +118,11 @@ class TerminalProgress:
         self._draw(f"[{'█' * filled}{'·' * (_BAR_WIDTH - filled)}] {done}/{total}  {left:.0f} s left")
 
     def note(self, text: str) -> None:
-        self._clear()
         tell(f"  note: {text}")
 
     def end(self) -> None:
-        self._clear()
         tell(f"  {self._stage:<44} {time.monotonic() - self._started:7.1f} s")
 
     def _draw(self, text: str) -> None:
-        sys.stderr.write(f"\r\x1b[2K  {self._stage:<44} {text}")
+        sys.stderr.write(f"{_CLEAR_LINE}  {self._stage:<44} {text}")
         sys.stderr.flush()
-
-    def _clear(self) -> None:
-        if self._terminal:
-            sys.stderr.write("\r\x1b[2K")

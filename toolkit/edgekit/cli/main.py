@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
         app(args=arguments, prog_name="edgekit", standalone_mode=True)
     except SystemExit as stop:
         if stop.code in _STOPPED.values():
-            tell("\ninterrupted" + ("; the same command goes on where it stopped" if arguments[:1] == ["compile"] else ""))
+            tell("interrupted" + ("; the same command goes on where it stopped" if arguments[:1] == ["compile"] else ""))
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except EdgekitError as error:
         report_error(error)

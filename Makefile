@@ -69,6 +69,7 @@ bench: .venv/.complete ## Measure against peers and print the README's table; ne
 	$(BIN)/python benchmarks/accuracy.py
 	$(BIN)/python benchmarks/precision.py
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/cold_start.py .edgekit/bundles/breast-us-lite0.edgekit
 	$(BIN)/python benchmarks/reproducible.py
 	$(BIN)/python benchmarks/readme_table.py
 

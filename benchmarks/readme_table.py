@@ -73,7 +73,7 @@ def accuracy(result: Result) -> str:
             f"{item['nncf_defaults']['flips']} / {item['nncf_defaults']['harmful_flips']}",
             f"{item['nncf_defaults']['mean_kl'] / item['mean_kl']:.1f}×" if item["mean_kl"] else "–",
             item["rung"],
-            "passed" if item["accepted_by_default_gate"] else "refused",
+            "passed" if item["accepted"] else "refused",
         )
         for name, item in result["teachers"].items()
     ]

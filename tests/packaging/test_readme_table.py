@@ -43,7 +43,7 @@ RESULTS = {
                 "flips": 2,
                 "harmful_flips": 1,
                 "rung": "ptq-full",
-                "accepted_by_default_gate": True,
+                "accepted": True,
                 "nncf_defaults": {"flips": 7, "harmful_flips": 5, "mean_kl": 0.006},
                 "mean_kl": 0.002,
             }

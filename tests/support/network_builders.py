@@ -56,6 +56,18 @@ def settle(module, seed=0):
     return module.eval()
 
 
+def create(source, outputs=3, *, seed=0, **arguments):
+    """An architecture of timm or torchvision with random weights, by the name a recipe gives it; settled."""
+    import timm
+    import torchvision
+
+    kind, _, name = source.partition(":")
+    torch.manual_seed(seed)
+    if kind == "timm":
+        return settle(timm.create_model(name, num_classes=outputs, **arguments), seed)
+    return settle(torchvision.models.get_model(name, weights=None, num_classes=outputs, **arguments), seed)
+
+
 def tiny_network(outputs=3, *, channels=3, seed=0, last=()):
     """Convolution, batch normalization, pooling, linear head; `last` is appended."""
     torch.manual_seed(seed)
@@ -85,7 +97,9 @@ def run_onnx(graph, tensors):
     import onnxruntime
 
     data = graph if isinstance(graph, bytes) else graph.read_bytes()
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     rows = [session.run(None, {name: np.ascontiguousarray(tensors[index : index + 1])}) for index in range(len(tensors))]
     return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
@@ -139,6 +153,7 @@ __all__ = [
     "SIDE",
     "binary_spec",
     "classifier_nodes",
+    "create",
     "frames",
     "input_spec",
     "model_spec",

@@ -64,8 +64,7 @@ def find(output: ir.Value) -> PooledLinearHead | str:
     below, weight, bias = found
     pooled = g.skip_reshaping(below)
     if not _is_pool(pooled):
-        name = pooled.producer().op_type if pooled is not None and pooled.producer() is not None else "the model's input"
-        return f"the classifier's input is not a spatial mean but {name}"
+        return f"the classifier's input is not a spatial mean but {_made_by(pooled)}"
     return _head_of_pool(pooled, weight, bias)
 
 
@@ -126,6 +125,14 @@ def _is_pool(value: ir.Value | None) -> bool:
         covers = kernel is not None and tuple(kernel.as_ints()) == sizes[2:]
         return covers and (pads is None or not any(pads.as_ints()))
     return False
+
+
+def _made_by(value: ir.Value | None) -> str:
+    """The operator that makes a value, for people: a Transpose only serves the operator before it."""
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type == "Transpose" and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node.op_type if node is not None else "the model's input"
 
 
 def _head_of_pool(pooled: ir.Value | None, weight: NDArray[np.float32] | None, bias: NDArray[np.float32] | None) -> PooledLinearHead | str:

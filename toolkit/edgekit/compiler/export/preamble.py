@@ -63,6 +63,7 @@ def attach(model: ir.Model, spec: InputSpec) -> None:
     graph.inputs.clear()
     graph.inputs.append(frame)
     graph.insert_before(first, nodes)
+    g.tidy(model)
 
 
 def _only_input(graph: ir.Graph) -> ir.Value:

@@ -1,0 +1,241 @@
+"""The map of a pooled linear head on hand-made graphs: every way such a head is written, and what has no map."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir  # noqa: TID253 - the passes are written against it
+import pytest
+from network_builders import SIDE, onnx_model, run_onnx, write_onnx
+from onnx import TensorProto, helper, numpy_helper  # noqa: TID253
+
+from edgekit.compiler import graph as g
+from edgekit.compiler.explain import pooled_linear
+from edgekit.compiler.load.onnx_file import open_onnx
+from edgekit.errors import ModelError
+from edgekit.schema.model_io import InputSpec
+
+CHANNELS = 4
+RANDOM = np.random.default_rng(0)
+KERNEL = RANDOM.normal(size=(CHANNELS, 3, 3, 3)).astype(np.float32)
+WEIGHT = RANDOM.normal(size=(3, CHANNELS)).astype(np.float32)
+BIAS = RANDOM.normal(size=3).astype(np.float32)
+FRAME = RANDOM.normal(size=(2, 3, SIDE, SIDE)).astype(np.float32)
+node = helper.make_node
+
+
+def constants(**arrays):
+    return [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
+
+
+AXES = constants(axes=np.array([2, 3], dtype=np.int64))
+LINEAR = constants(w=np.ascontiguousarray(WEIGHT.T), b=BIAS)
+POOLS = {
+    "global-average-pool": ([node("GlobalAveragePool", ["r"], ["p"]), node("Flatten", ["p"], ["f"])], [], 20),
+    "mean-by-input": ([node("ReduceMean", ["r", "axes"], ["f"], keepdims=0)], AXES, 20),
+    "mean-by-attribute": ([node("ReduceMean", ["r"], ["f"], axes=[2, 3], keepdims=0)], [], 13),
+    "mean-over-the-last-two": ([node("ReduceMean", ["r"], ["f"], axes=[-1, -2], keepdims=0)], [], 13),
+    "mean-that-keeps-dimensions": ([node("ReduceMean", ["r", "axes"], ["p"]), node("Flatten", ["p"], ["f"])], AXES, 20),
+    "whole-average-pool": ([node("AveragePool", ["r"], ["p"], kernel_shape=[SIDE, SIDE]), node("Flatten", ["p"], ["f"])], [], 20),
+    "dropout-and-identity": (
+        [
+            node("GlobalAveragePool", ["r"], ["p"]),
+            node("Dropout", ["p"], ["d"]),
+            node("Identity", ["d"], ["i"]),
+            node("Squeeze", ["i", "axes"], ["f"]),
+        ],
+        AXES,
+        20,
+    ),
+}
+HEADS = {
+    "gemm": ([node("Gemm", ["f", "w", "b"], ["y"])], LINEAR, True),
+    "gemm-transposed": ([node("Gemm", ["f", "w", "b"], ["y"], transB=1)], constants(w=WEIGHT, b=BIAS), True),
+    "gemm-without-bias": ([node("Gemm", ["f", "w"], ["y"])], LINEAR[:1], False),
+    "matmul-and-add": ([node("MatMul", ["f", "w"], ["m"]), node("Add", ["m", "b"], ["y"])], LINEAR, True),
+    "add-of-a-bias-first": ([node("MatMul", ["f", "w"], ["m"]), node("Add", ["b", "m"], ["y"])], LINEAR, True),
+    "matmul": ([node("MatMul", ["f", "w"], ["y"])], LINEAR[:1], False),
+    "reshaped-logits": (
+        [node("Gemm", ["f", "w", "b"], ["z"]), node("Reshape", ["z", "s"], ["y"])],
+        [*LINEAR, *constants(s=np.array([1, -1], dtype=np.int64))],
+        True,
+    ),
+}
+
+
+def backbone(*tail, initializers=(), opset=20, last="y"):
+    nodes = [node("Conv", ["x", "k"], ["c"], pads=[1, 1, 1, 1]), node("Relu", ["c"], ["r"]), *tail]
+    outputs = [helper.make_tensor_value_info(last, TensorProto.FLOAT, [None, None])]
+    return onnx_model(nodes, [*constants(k=KERNEL), *initializers], outputs=outputs, opset=opset)
+
+
+def loaded(tmp_path, model):
+    """The graph as the loader leaves it: static shapes, logits."""
+    from network_builders import model_spec
+
+    path = write_onnx(tmp_path / "net.onnx", model)
+    spec = InputSpec(color="rgb", channels=3, resize=(SIDE, SIDE), mean=(0.0,) * 3, std=(1.0,) * 3)
+    open_onnx(str(path), model_spec(f"onnx:{path}"), spec).export(tmp_path / "loaded.onnx")
+    return ir.load(tmp_path / "loaded.onnx"), (tmp_path / "loaded.onnx").read_bytes()
+
+
+def features():
+    """Relu of the padded convolution of FRAME, computed here: float32 (frames, channels, rows, columns)."""
+    padded = np.pad(FRAME, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    return np.maximum(np.einsum("nchwij,ocij->nohw", windows, KERNEL), 0)
+
+
+@pytest.mark.parametrize(("head", "weights", "biased"), HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize(("pool", "axes", "opset"), POOLS.values(), ids=POOLS)
+def test_every_way_to_write_the_head_gets_its_map(tmp_path, pool, axes, opset, head, weights, biased):
+    """The map is W · features; its mean plus the bias is the logit, and the logit is what it was."""
+    model, before = loaded(tmp_path, backbone(*pool, *head, initializers=[*axes, *weights], opset=opset))
+    found = pooled_linear.find(model.graph.outputs[0])
+    assert not isinstance(found, str), found
+    pooled_linear.attach(model, found)
+    logits, maps = run_onnx(ir.to_proto(model).SerializeToString(), FRAME)
+    assert [value.name for value in model.graph.outputs] == ["logits", "cam"]
+    bias = BIAS if biased else np.zeros(3, dtype=np.float32)
+    assert logits == pytest.approx(run_onnx(before, FRAME)[0], abs=1e-4)
+    assert maps == pytest.approx(np.einsum("oc,nchw->nohw", WEIGHT, features()), abs=1e-4)
+    assert maps.mean((2, 3)) + bias == pytest.approx(logits, abs=1e-5)
+    assert (found.bias == bias).all()
+
+
+def test_a_pointwise_convolution_on_the_pooled_map_is_a_head(tmp_path):
+    """As in EfficientNets exported from other frameworks."""
+    tail = [node("GlobalAveragePool", ["r"], ["p"]), node("Conv", ["p", "w", "b"], ["z"]), node("Flatten", ["z"], ["y"])]
+    model, before = loaded(tmp_path, backbone(*tail, initializers=constants(w=WEIGHT[:, :, None, None], b=BIAS)))
+    pooled_linear.attach(model, pooled_linear.find(model.graph.outputs[0]))
+    logits, maps = run_onnx(ir.to_proto(model).SerializeToString(), FRAME)
+    assert logits == pytest.approx(run_onnx(before, FRAME)[0], abs=1e-4)
+    assert maps == pytest.approx(np.einsum("oc,nchw->nohw", WEIGHT, features()), abs=1e-4)
+
+
+def test_a_convolution_that_is_averaged_is_a_head(tmp_path):
+    """SqueezeNet: the maps are there already, and W is the identity."""
+    tail = [node("Conv", ["r", "w", "b"], ["z"]), node("GlobalAveragePool", ["z"], ["p"]), node("Flatten", ["p"], ["y"])]
+    model, before = loaded(tmp_path, backbone(*tail, initializers=constants(w=WEIGHT[:, :, None, None], b=BIAS)))
+    pooled_linear.attach(model, pooled_linear.find(model.graph.outputs[0]))
+    logits, maps = run_onnx(ir.to_proto(model).SerializeToString(), FRAME)
+    assert logits == pytest.approx(run_onnx(before, FRAME)[0], abs=1e-4)
+    assert maps == pytest.approx(np.einsum("oc,nchw->nohw", WEIGHT, features()) + BIAS[:, None, None], abs=1e-4)
+
+
+FLAT = [node("GlobalAveragePool", ["r"], ["p"]), node("Flatten", ["p"], ["f"])]
+GEMM = node("Gemm", ["f", "w", "b"], ["y"])
+WIDE = constants(w=RANDOM.normal(size=(CHANNELS * SIDE * SIDE, 3)).astype(np.float32), b=BIAS)
+QUARTER = constants(w=RANDOM.normal(size=(CHANNELS * 4, 3)).astype(np.float32), b=BIAS)
+DOUBLE = constants(w=RANDOM.normal(size=(CHANNELS * 2, 3)).astype(np.float32), b=BIAS)
+NO_HEADS = {
+    "no-pool": ([node("Flatten", ["r"], ["f"]), GEMM], WIDE, "not a spatial mean but Relu"),
+    "max-pool": ([node("GlobalMaxPool", ["r"], ["p"]), FLAT[1], GEMM], LINEAR, "not a spatial mean but GlobalMaxPool"),
+    "pool-of-a-quarter": (
+        [node("AveragePool", ["r"], ["p"], kernel_shape=[16, 16], strides=[16, 16]), FLAT[1], GEMM],
+        QUARTER,
+        "not a spatial mean but AveragePool",
+    ),
+    "activation-after-the-pool": ([FLAT[0], node("Relu", ["p"], ["q"]), node("Flatten", ["q"], ["f"]), GEMM], LINEAR, "not a spatial mean but Relu"),
+    "two-layers": (
+        [*FLAT, node("Gemm", ["f", "w", "b"], ["h"]), node("Gemm", ["h", "v"], ["y"])],
+        [*LINEAR, *constants(v=np.eye(3, dtype=np.float32))],
+        "not a spatial mean but Gemm",
+    ),
+    "mean-over-channels-too": (
+        [node("ReduceMean", ["r", "all"], ["p"], keepdims=0), node("Reshape", ["p", "s"], ["f"]), node("Gemm", ["f", "w"], ["y"])],
+        constants(all=np.array([1, 2, 3], dtype=np.int64), s=np.array([1, 1], dtype=np.int64), w=np.ones((1, 3), dtype=np.float32)),
+        "not a spatial mean but ReduceMean",
+    ),
+    "two-pools-joined": (
+        [*FLAT, node("GlobalMaxPool", ["r"], ["q"]), node("Flatten", ["q"], ["h"]), node("Concat", ["f", "h"], ["j"], axis=1), node("Gemm", ["j", "w", "b"], ["y"])],
+        DOUBLE,
+        "not a spatial mean but Concat",
+    ),
+    "scaled-gemm": ([*FLAT, node("Gemm", ["f", "w", "b"], ["y"], alpha=2.0)], LINEAR, "a Gemm with a scale"),
+    "normalization-in-another-order": (
+        [*FLAT[:1], node("Transpose", ["p"], ["t"], perm=[0, 2, 3, 1]), node("LayerNormalization", ["t", "one"], ["n"]), node("Transpose", ["n"], ["u"], perm=[0, 3, 1, 2]), node("Flatten", ["u"], ["f"]), GEMM],
+        [*LINEAR, *constants(one=np.ones(CHANNELS, dtype=np.float32))],
+        "not a spatial mean but LayerNormalization",
+    ),
+    "square-of-the-logits": (
+        [*FLAT, node("Gemm", ["f", "w", "b"], ["z"]), node("Mul", ["z", "z"], ["y"])],
+        LINEAR,
+        "made by Mul, not by a linear layer",
+    ),
+    "sum-of-two-heads": (
+        [*FLAT, node("Gemm", ["f", "w", "b"], ["z"]), node("Add", ["z", "z"], ["y"])],
+        LINEAR,
+        "a sum that is not the bias of a linear layer",
+    ),
+    "normalized-logits": (
+        [*FLAT, node("Gemm", ["f", "w", "b"], ["z"]), node("LogSoftmax", ["z"], ["y"])],
+        LINEAR,
+        "made by LogSoftmax, not by a linear layer",
+    ),
+    "single-position": (
+        [node("GlobalAveragePool", ["r"], ["q"]), node("Relu", ["q"], ["s"]), node("GlobalAveragePool", ["s"], ["p"]), FLAT[1], GEMM],
+        LINEAR,
+        "a single position",
+    ),
+    "weight-from-the-frame": (
+        [*FLAT, node("Reshape", ["f", "s"], ["v"]), node("MatMul", ["f", "v"], ["m"]), node("Expand", ["m", "t"], ["y"])],
+        constants(s=np.array([CHANNELS, 1], dtype=np.int64), t=np.array([1, 3], dtype=np.int64)),
+        "made by Expand",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("tail", "weights", "reason"), NO_HEADS.values(), ids=NO_HEADS)
+def test_a_head_without_an_exact_map_says_why(tmp_path, tail, weights, reason):
+    """A map that is not the decision would mislead, so there is none."""
+    model, _ = loaded(tmp_path, backbone(*tail, initializers=weights))
+    found = pooled_linear.find(model.graph.outputs[0])
+    assert isinstance(found, str)
+    assert reason in found
+
+
+@pytest.mark.parametrize("name", ["logits", "cam", "frame"])
+def test_a_value_of_the_users_may_have_edgekits_names(tmp_path, name):
+    """The graph still has one value of each name, and answers the same."""
+    from edgekit.compiler.export import preamble
+
+    model = backbone(*FLAT, GEMM, initializers=LINEAR)
+    for part in model.graph.node:
+        part.input[:] = [name if value == "r" else value for value in part.input]
+        part.output[:] = [name if value == "r" else value for value in part.output]
+    graph, before = loaded(tmp_path, model)
+    preamble.attach(graph, InputSpec(color="rgb", channels=3, resize=(SIDE, SIDE), mean=(0.0,) * 3, std=(1.0,) * 3))
+    pooled_linear.attach(graph, pooled_linear.find(graph.graph.outputs[0]))
+    frames = RANDOM.integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
+    logits, _ = run_onnx(ir.to_proto(graph).SerializeToString(), frames)
+    assert logits == pytest.approx(run_onnx(before, frames.astype(np.float32).transpose(0, 3, 1, 2))[0], rel=1e-4, abs=1e-2)
+    assert [value.name for value in (*graph.graph.inputs, *graph.graph.outputs)] == ["frame", "logits", "cam"]
+
+
+def test_an_attached_head_leaves_nothing_behind(tmp_path):
+    """The old pool and linear layer are gone, so no engine computes them."""
+    model, _ = loaded(tmp_path, backbone(*FLAT, GEMM, initializers=LINEAR))
+    pooled_linear.attach(model, pooled_linear.find(model.graph.outputs[0]))
+    assert [part.op_type for part in model.graph] == ["Conv", "Relu", "Conv", "ReduceMean", "Add"]
+    assert set(model.graph.initializers) == {"k", "cam_head/weight", "cam_head/axes", "cam_head/bias"}
+    assert [part.name for part in model.graph][2:] == list(pooled_linear.HEAD_NODES)
+
+
+def test_a_shape_that_is_not_static_is_no_shape(tmp_path):
+    """The passes ask for static shapes only."""
+    model, _ = loaded(tmp_path, backbone(*FLAT, GEMM, initializers=LINEAR))
+    value = model.graph.inputs[0]
+    assert g.shape(value) == (1, 3, SIDE, SIDE)
+    value.shape = ir.Shape([1, 3, "H", SIDE])
+    assert g.shape(value) is None
+    assert g.shape(None) is None
+
+
+def test_the_preamble_refuses_a_graph_that_does_not_take_floats(tmp_path):
+    """Its own Cast would otherwise be undone."""
+    from edgekit.compiler.export import preamble
+
+    model, _ = loaded(tmp_path, backbone(*FLAT, GEMM, initializers=LINEAR))
+    model.graph.inputs[0].type = ir.TensorType(ir.DataType.FLOAT16)
+    with pytest.raises(ModelError, match="the model takes FLOAT16"):
+        preamble.attach(model, InputSpec(color="rgb", channels=3, resize=(SIDE, SIDE), mean=(0.0,) * 3, std=(1.0,) * 3))

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from device_bundles import SETTINGS, frame, graph, logits_of
+from device_bundles import SETTINGS, frame, graph, logits_of, write_device_bundle
 
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.errors import BundleError, DataError, MissingEngineError, TargetError
@@ -177,3 +177,25 @@ def test_loading_the_library_sends_nothing_and_loads_no_converter():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(ran.stdout) == []
+
+
+RELEASED = """
+import gc, os, signal, sys
+import edgekit
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append("handled"))
+first, second = (edgekit.load(sys.argv[1]) for _ in range(2))
+del first
+gc.collect()
+del second
+gc.collect()
+os.kill(os.getpid(), signal.SIGTERM)
+print(told)
+"""
+
+
+def test_a_signal_after_classifiers_were_released(tmp_path):
+    """Classifiers that are released in the order they were opened leave a process that a signal can reach (it ended with a segmentation fault)."""
+    path = write_device_bundle(tmp_path / "x.edgekit")
+    ran = subprocess.run([sys.executable, "-c", RELEASED, str(path)], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "['handled']\n")

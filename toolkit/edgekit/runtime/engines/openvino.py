@@ -11,6 +11,7 @@ Rules this file keeps:
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
@@ -64,6 +65,16 @@ def load_library() -> Any:
     return openvino
 
 
+@functools.cache
+def _core() -> Any:
+    """The one core of this process, never released.
+
+    On CPUs with AMX the CPU plugin gives the thread a signal stack of its own, and when it is released puts back the one it found. With a core a
+    classifier, that may be the stack of a plugin released before, and the next signal (Ctrl-C) ends the process with a segmentation fault.
+    """
+    return load_library().Core()
+
+
 @contextmanager
 def _hidden(module: str) -> Iterator[None]:
     if module in sys.modules:
@@ -95,7 +106,7 @@ class OpenVinoEngine(Engine):
             raise TargetError(
                 f"OpenVINO {version} is older than {spec.minimum_version}, which the bundle was proven with", hint="update openvino"
             )
-        core = openvino.Core()
+        core = _core()
         try:
             weights = openvino.Tensor(np.frombuffer(members[spec.files["bin"]], dtype=np.uint8))
             model = core.read_model(bytes(members[spec.files["xml"]]), weights)

@@ -75,6 +75,17 @@ def test_run_goes_on_after_a_bad_input(project, tmp_path, capfd):
     assert ran.err.splitlines()[-1] == "3 inputs could not be answered"
 
 
+def test_run_goes_on_in_a_folder(project, tmp_path, capfd):
+    """A damaged frame among the frames of a folder is an error line of its own, and notes are left out."""
+    shutil.copytree(project.frame.parent, tmp_path / "frames")
+    (tmp_path / "frames" / "p003_f000.png").write_bytes(b"hello")
+    (tmp_path / "frames" / "notes.txt").write_text("hello")
+    ran = edgekit(capfd, "run", project.bundle, tmp_path / "frames", "--json")
+    assert ran.code == 1
+    assert [("error" in line, line["input"].endswith("p003_f000.png")) for line in ran.lines].count((True, True)) == 1
+    assert sum("label" in line for line in ran.lines) == 23
+
+
 def test_run_answers_people(project, capfd):
     """Without --json, a line a frame says label, probabilities and time."""
     ran = edgekit(capfd, "run", project.bundle, project.frame)

@@ -41,10 +41,10 @@ def test_a_hint_of_its_own_is_kept(capfd):
 
 def test_signs_that_print_are_kept(capfd):
     """Umlauts, arrows and other scripts are no control characters."""
-    console.say("é → 480 × 640 肺")
+    console.say("é → 480 × 640 肺\x1b[1m")
     console.tell("a\nb")
     found = capfd.readouterr()
-    assert (found.out, found.err) == ("é → 480 × 640 肺\n", "a\nb\n")
+    assert (found.out, found.err) == ("é → 480 × 640 肺\\x1b[1m\n", "a\nb\n")
 
 
 def test_json_is_ascii_and_complete(capfd):

@@ -80,10 +80,6 @@ def main(arguments: list[str]) -> int:
     except EdgekitError as error:
         report_error(error)
         return error.exit_code
-    except BrokenPipeError:
-        # The reader of our output went away (`edgekit run … | head`); nothing is left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except MemoryError as error:
         report_error(EdgekitError("this machine has not enough memory for that", hint=f"{error}" or "try fewer or smaller inputs"))
         return 1

@@ -46,13 +46,17 @@ def frames(spec, count=2, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def settle(module, seed=0):
-    """Gives batch normalizations running figures that are not their defaults, so that leaving them out would show."""
-    generator = torch.Generator().manual_seed(seed)
-    for part in module.modules():
-        if isinstance(part, torch.nn.BatchNorm2d):
-            part.running_mean.uniform_(-0.2, 0.2, generator=generator)
-            part.running_var.uniform_(0.5, 1.5, generator=generator)
+def settle(module, seed=0, *, channels=3):
+    """Gives batch normalizations the running figures of some noise, as training would.
+
+    Leaving them out would show, and a deep network with random weights still tells one frame from another.
+    """
+    parts = [part for part in module.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    if parts:
+        for part in parts:
+            part.momentum = 1.0
+        with torch.no_grad():
+            module.train()(torch.randn(4, channels, 64, 64, generator=torch.Generator().manual_seed(seed)))
     return module.eval()
 
 
@@ -64,7 +68,7 @@ def create(source, outputs=3, *, seed=0, **arguments):
     kind, _, name = source.partition(":")
     torch.manual_seed(seed)
     if kind == "timm":
-        return settle(timm.create_model(name, num_classes=outputs, **arguments), seed)
+        return settle(timm.create_model(name, num_classes=outputs, **arguments), seed, channels=arguments.get("in_chans", 3))
     return settle(torchvision.models.get_model(name, weights=None, num_classes=outputs, **arguments), seed)
 
 
@@ -79,7 +83,7 @@ def tiny_network(outputs=3, *, channels=3, seed=0, last=()):
         torch.nn.Flatten(),
         torch.nn.Linear(8, outputs),
     ]
-    return settle(torch.nn.Sequential(*parts, *last), seed)
+    return settle(torch.nn.Sequential(*parts, *last), seed, channels=channels)
 
 
 def run_torch(module, spec, tensors):

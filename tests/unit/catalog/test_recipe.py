@@ -143,8 +143,8 @@ def test_a_source_that_is_a_file_is_a_path_too(recipe, tmp_path, monkeypatch, ki
 SETTINGS = {
     "text": ("version=1.0.0", lambda found: found.version, "1.0.0"),
     "quoted-text": ('version="2"', lambda found: found.version, "2"),
-    "text-with-equals": ("version=a=b", lambda found: found.version, "a=b"),
-    "text-with-a-hash": ("version=a#b", lambda found: found.version, "a#b"),
+    "text-with-equals": ("data.columns.group=a=b", lambda found: found.data.columns.group, "a=b"),
+    "text-with-a-hash": ("data.columns.group=a#b", lambda found: found.data.columns.group, "a#b"),
     "truth": ("accept.enforce=false", lambda found: found.accept.enforce, False),
     "integer": ("security_version=7", lambda found: found.security_version, 7),
     "integer-for-a-float": ("input.denoise_sigma=1", lambda found: found.input.denoise_sigma, 1.0),
@@ -215,7 +215,14 @@ BAD_RECIPES = {
     "nothing-expected": ("[data]\n", "[model.expected]\n[data]\n", "neither auc nor accuracy"),
     "expected-percent": ("[data]\n", "[model.expected]\nauc = 96.3\n[data]\n", "auc is between 0 and 1"),
     "foreign-positive": ('task = "multiclass"', 'task = "multiclass"\npositive = "c"', "is not one of the labels"),
-    "negative-security-version": ('version = "1.0.0"', 'version = "1"\nsecurity_version = -1', "must not be negative"),
+    "negative-security-version": ('version = "1.0.0"', 'version = "1"\nsecurity_version = -1', "security_version must be between"),
+    "security-version-that-locks-out": (
+        'version = "1.0.0"',
+        'version = "1"\nsecurity_version = 2147483648',
+        "security_version must be between",
+    ),
+    "version-with-spaces": ('version = "1.0.0"', 'version = "1.0 beta"', "must be letters, digits"),
+    "empty-version": ('version = "1.0.0"', 'version = ""', "must be letters, digits"),
 }
 
 
@@ -259,8 +266,8 @@ def recipes(draw):
     values = (127.5,) * 3
     return Recipe(
         name=draw(st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)),
-        version=draw(st.text()),
-        security_version=draw(st.integers(0, 2**63 - 1)),
+        version=draw(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)),
+        security_version=draw(st.integers(0, 2**31 - 1)),
         targets=tuple(draw(st.lists(st.text(), min_size=1, unique=True))),
         model=ModelSpec(
             source="timm:" + draw(st.text()),

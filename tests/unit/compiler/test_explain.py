@@ -21,6 +21,8 @@ from edgekit.compiler.workspace import file_digest
 
 SPEC = input_spec(resize=(64, 96))
 LABELS = 3
+# Two frameworks round differently in every one of many layers; the rewrite itself is held to 1e-5.
+ACROSS_FRAMEWORKS = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +114,8 @@ def test_the_map_is_the_weighted_features_and_its_mean_the_logit(architecture, t
         features = architecture.features(net, planes).numpy()
     expected = features if architecture.weight is None else np.einsum("oc,nchw->nohw", architecture.weight(net).detach().numpy(), features)
     close(logits, run_onnx(before, planes.numpy())[0])
-    close(logits, own)
-    close(maps, expected)
+    close(logits, own, ACROSS_FRAMEWORKS)
+    close(maps, expected, ACROSS_FRAMEWORKS)
     close(maps.mean(axis=(2, 3)) + np.array(graph.bias, dtype=np.float32), logits)
     assert (graph.rows, graph.columns) == maps.shape[2:]
     assert graph.has_map
@@ -128,7 +130,7 @@ def test_an_architecture_without_a_map_compiles_and_says_why(build, reason, tmp_
     tensors = frames(SPEC, count=1)
     (logits,) = run_onnx(graph.path, tensors)
     with torch.inference_mode():
-        close(logits, net(torch.from_numpy(normalize(tensors, SPEC))).numpy(), 1e-4)
+        close(logits, net(torch.from_numpy(normalize(tensors, SPEC))).numpy(), ACROSS_FRAMEWORKS)
     assert not graph.has_map
     assert graph.bias == ()
     assert reason in graph.reason

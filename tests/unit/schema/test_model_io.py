@@ -65,6 +65,9 @@ BAD_OUTPUTS = {
     "repeated-label": ({"labels": ["a", "a"], "task": "multiclass"}, "labels are repeated"),
     "empty-label": ({"labels": ["a", ""], "task": "multiclass"}, "a label is empty"),
     "spaced-label": ({"labels": ["a", " b"], "task": "multiclass"}, "spaces around it"),
+    "control-character": ({"labels": ["a", "b\x1b[2Jc"], "task": "multiclass"}, "cannot be printed"),
+    "text-that-runs-backwards": ({"labels": ["a", "b\u202ec"], "task": "multiclass"}, "cannot be printed"),
+    "essay": ({"labels": ["a", "b" * 201], "task": "multiclass"}, "longer than 200 characters"),
     "one-class": ({"labels": ["a"], "task": "multiclass"}, "needs more labels"),
     "no-label": ({"labels": [], "task": "multilabel"}, "needs more labels"),
     "binary-of-three": ({"labels": LABELS, "task": "binary", "positive": "normal"}, "two labels"),
@@ -136,7 +139,7 @@ def input_specs(draw):
 @st.composite
 def output_specs(draw):
     task = draw(st.sampled_from(["multiclass", "binary", "multilabel"]))
-    name = st.text(min_size=1).filter(lambda text: text == text.strip())
+    name = st.text(min_size=1).filter(lambda text: text == text.strip() and text.isprintable())
     least, most = {"multiclass": (2, 6), "binary": (2, 2), "multilabel": (1, 6)}[task]
     labels = tuple(draw(st.lists(name, min_size=least, max_size=most, unique=True)))
     positive = st.sampled_from(labels)

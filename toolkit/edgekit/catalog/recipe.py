@@ -25,7 +25,10 @@ from edgekit.schema.model_io import InputSpec, OutputSpec, Task
 
 Rung = Literal["ptq", "ptq-full", "ptq-asymmetric", "float"]
 
+# What the manifest of a bundle will take, asked for before anything is compiled.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MAX_SECURITY_VERSION = 2**31 - 1
 _PATH_KEYS = (("model", "weights"), ("data", "manifest"))
 _PATH_SOURCES = ("onnx:", "pt2:")
 
@@ -135,7 +138,7 @@ class Recipe:
 
     Attributes:
         name: Names the bundle: lower-case letters, digits, dot, underscore, hyphen.
-        version: For people.
+        version: For people: letters, digits, dot, underscore, hyphen.
         security_version: Counts up with every release that must not be rolled back.
         targets: Names of files in `targets/`.
     """
@@ -156,8 +159,10 @@ class Recipe:
             raise ValueError(f"name = {self.name!r} must be lower-case letters, digits, '.', '_' or '-'")
         if not self.targets or len(set(self.targets)) != len(self.targets):
             raise ValueError("targets is empty or repeats a name")
-        if self.security_version < 0:
-            raise ValueError("security_version must not be negative")
+        if not _VERSION.fullmatch(self.version):
+            raise ValueError(f"version = {self.version!r} must be letters, digits, '.', '_' or '-'")
+        if not 0 <= self.security_version <= _MAX_SECURITY_VERSION:
+            raise ValueError(f"security_version must be between 0 and {_MAX_SECURITY_VERSION}, not {self.security_version}")
 
 
 def load_recipe(path: str | os.PathLike[str], *, settings: Sequence[str] = (), targets: Sequence[str] = ()) -> Recipe:

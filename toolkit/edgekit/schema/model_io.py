@@ -15,6 +15,9 @@ Task = Literal["multiclass", "binary", "multilabel"]
 STD_RANGE = (1e-3, 1e6)
 """Smallest and largest std and |mean|: beyond them float32 has no digits left for the pixels."""
 
+MAX_LABEL_CHARACTERS = 200
+"""Longest label; it stands in tables and on the operator's screen."""
+
 MAX_SIDE_PX = 4096
 """Largest side of a resized frame; an untrusted manifest must not ask the device for gigabytes."""
 
@@ -102,6 +105,8 @@ class OutputSpec:
             raise ValueError(f"labels are repeated: {list(self.labels)}")
         if any(not label.strip() or label != label.strip() for label in self.labels):
             raise ValueError("a label is empty or has spaces around it")
+        if not all(label.isprintable() and len(label) <= MAX_LABEL_CHARACTERS for label in self.labels):
+            raise ValueError(f"a label is longer than {MAX_LABEL_CHARACTERS} characters or holds one that cannot be printed")
         if len(self.labels) < (1 if self.task == "multilabel" else 2):
             raise ValueError(f"a {self.task} model needs more labels than {list(self.labels)}")
         if self.task == "binary" and len(self.labels) != 2:

@@ -178,7 +178,7 @@ def test_a_source_exports_what_it_answers(opened, tmp_path):
     assert {entry.version for entry in model.opset_import if entry.domain == ""} <= {OPSET, 18}
 
 
-@pytest.mark.parametrize("opened", ["timm", "python", "onnx", "pt2"], indirect=True)
+@pytest.mark.parametrize("opened", ["python", "onnx", "pt2"], indirect=True)
 def test_the_same_source_gives_the_same_bytes(opened, tmp_path):
     """A recipe compiled twice gives one bundle."""
     source, _, _ = opened

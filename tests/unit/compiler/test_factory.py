@@ -244,3 +244,33 @@ def test_infinite_logits_are_refused(module):
     name = module(f"{NETWORK}\n\ndef broken():\n    net = build()\n    nn.init.constant_(net[2].bias, float('nan'))\n    return net\n")
     with pytest.raises(ModelError, match="NaN or infinite logits"):
         opened(f"{name}:broken").logits(frames(input_spec()), lambda _: None)
+
+
+BATCHED = """
+class Batched(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.net = kind, build()
+
+    def forward(self, x):
+        if self.kind == "one" and len(x) != 1:
+            raise ValueError("one frame at a time")
+        y = self.net(x)
+        return y - y.mean(0) + y[0] if self.kind == "mixed" else y
+
+
+def batched(kind):
+    return Batched(kind)
+"""
+
+
+@pytest.mark.parametrize("kind", ["any", "one", "mixed"])
+def test_every_frame_is_answered_as_if_alone(module, kind):
+    """The device sees one frame; a model whose batch mixes frames, or that takes one only, is run one by one."""
+    name = module(NETWORK + BATCHED)
+    source = opened(f"{name}:batched", model_spec(arguments={"kind": kind}))
+    tensors = frames(input_spec(), count=5)
+    alone = [source.logits(tensors[index : index + 1], lambda _: None) for index in range(5)]
+    done = []
+    assert source.logits(tensors, done.append) == pytest.approx(torch.cat([torch.from_numpy(row) for row in alone]).numpy(), abs=1e-6)
+    assert done == ([5] if kind == "any" else [1, 2, 3, 4, 5])

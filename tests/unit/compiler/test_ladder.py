@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from network_builders import model_spec
+from network_builders import binary_spec, model_spec
 
 from edgekit.catalog.recipe import Expected
 from edgekit.compiler import ladder
-from edgekit.compiler.checks import EXPORT_TOLERANCE, check_expected, check_export
+from edgekit.compiler.checks import EXPORT_TOLERANCE, check_above_chance, check_expected, check_export, check_meaning
 from edgekit.compiler.progress import Silent
 from edgekit.compiler.stages.frames import PreparedSplit
 from edgekit.compiler.stages.measure import Measured
 from edgekit.compiler.stages.quantize import Artefact
-from edgekit.errors import ModelError
+from edgekit.errors import CatalogError, ModelError
 from edgekit.evaluation.dataset import Sample
+from edgekit.evaluation.intervals import Figure
 from edgekit.schema.accept import AcceptSpec
 from edgekit.schema.model_io import OutputSpec
 
@@ -227,3 +228,29 @@ def test_an_export_that_answers_with_nothing_is_refused():
     broken[2, 0] = np.nan
     with pytest.raises(ModelError, match="answers frame 2"):
         check_export(reference, Measured(logits=broken, maps=None), Silent())
+
+
+def test_one_logit_stands_for_the_second_label():
+    """With the positive label first, a high logit would be read as negative."""
+    check_meaning(binary_spec(), 1)
+    check_meaning(binary_spec(), 2)
+    swapped = model_spec(labels=("positive", "negative"), task="binary", positive="positive")
+    check_meaning(swapped, 2)
+    with pytest.raises(CatalogError, match="the model has one logit, which is high for 'negative', but positive = 'positive'"):
+        check_meaning(swapped, 1)
+
+
+def figure(value, low, high):
+    return Figure(value=value, low=low, high=high)
+
+
+def test_a_teacher_certainly_worse_than_guessing_is_refused():
+    """Every later gate only compares with it; with `enforce = false` it is noted. A wide interval is no certainty."""
+    told = Told()
+    for auc in (figure(None, None, None), figure(0.4, 0.2, 0.5), figure(0.9, 0.8, 1.0)):
+        check_above_chance(auc, enforce=True, progress=told)
+    assert told.notes == []
+    with pytest.raises(ModelError, match=r"AUC on val is 0\.400, certainly worse than guessing"):
+        check_above_chance(figure(0.4, 0.3, 0.499), enforce=True, progress=told)
+    check_above_chance(figure(0.4, 0.3, 0.499), enforce=False, progress=told)
+    assert told.notes == ["the trained model's AUC on val is 0.400, certainly worse than guessing"]

@@ -91,13 +91,41 @@ def test_probabilities_are_taken_off(tmp_path, tail):
     body[2].output[0] = "pooled"
     body[3].input[0] = "pooled"
     model = onnx_model([*body, *tail], weights, outputs=[helper.make_tensor_value_info("p", TensorProto.FLOAT, [None, None])])
-    source = opened(write_onnx(tmp_path / "net.onnx", model))
+    task = "multilabel" if tail[0].op_type == "Sigmoid" else "multiclass"
+    source = opened(write_onnx(tmp_path / "net.onnx", model), model_spec(task=task))
     source.export(tmp_path / "out.onnx")
     assert source.notes == (f"the {tail[0].op_type} at the output was taken off: edgekit works on logits",)
     assert tail[0].op_type not in {node.op_type for node in onnx.load(tmp_path / "out.onnx").graph.node}
     plain = write_onnx(tmp_path / "plain.onnx", tiny_onnx())
     tensors = frames(input_spec())
     assert source.logits(tensors, lambda _: None) == pytest.approx(opened(plain).logits(tensors, lambda _: None), abs=1e-6)
+
+
+OTHER_TASKS = {
+    "softmax-of-findings-that-may-be-together": ("Softmax", 3, model_spec(task="multilabel")),
+    "sigmoid-of-classes": ("Sigmoid", 3, model_spec()),
+    "sigmoid-of-two-logits": ("Sigmoid", 2, binary_spec()),
+    "softmax-of-one-logit": ("Softmax", 1, binary_spec()),
+}
+
+
+@pytest.mark.parametrize(("operator", "outputs", "recipe"), OTHER_TASKS.values(), ids=OTHER_TASKS)
+def test_probabilities_of_another_task_are_refused(tmp_path, operator, outputs, recipe):
+    """Without them the logits would mean something else than the model was trained to mean."""
+    nodes, weights = classifier_nodes(outputs=outputs)
+    nodes.append(helper.make_node(operator, ["y"], ["z"]))
+    model = onnx_model(nodes, weights, outputs=[helper.make_tensor_value_info("z", TensorProto.FLOAT, [None, None])])
+    with pytest.raises(ModelError, match=rf"ends in a {operator} of {outputs} outputs, which is not what task = '{recipe.task}' means"):
+        opened(write_onnx(tmp_path / "net.onnx", model), recipe)
+
+
+@pytest.mark.parametrize(("operator", "outputs"), [("Sigmoid", 1), ("Softmax", 2)])
+def test_probabilities_of_a_binary_model_are_taken_off(tmp_path, operator, outputs):
+    """A sigmoid of one logit and a softmax of two mean the same."""
+    nodes, weights = classifier_nodes(outputs=outputs)
+    nodes.append(helper.make_node(operator, ["y"], ["z"]))
+    model = onnx_model(nodes, weights, outputs=[helper.make_tensor_value_info("z", TensorProto.FLOAT, [None, None])])
+    assert len(opened(write_onnx(tmp_path / "net.onnx", model), binary_spec()).notes) == 1
 
 
 @pytest.mark.parametrize("outputs", [1, 2])

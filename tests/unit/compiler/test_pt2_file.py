@@ -8,47 +8,14 @@ import json
 import pickle
 import random
 import sys
-import zipfile
 
 import pytest
 import torch
-from network_builders import binary_spec, frames, input_spec, model_spec, run_torch, settle, tiny_network
+from network_builders import binary_spec, frames, input_spec, model_spec, run_torch, tiny_network
+from pt2_builders import CONSTANTS, MODEL, SAMPLES, WEIGHTS, Network, Payload, first, members, nodes, opened, pack, payload, save, tampered
 
 from edgekit.compiler.load import pt2_archive
-from edgekit.compiler.load.pt2_file import open_pt2
 from edgekit.errors import EdgekitError, ModelError
-
-MODEL = "models/model.json"
-WEIGHTS = "data/weights/model_weights_config.json"
-CONSTANTS = "data/constants/model_constants_config.json"
-SAMPLES = "data/sample_inputs/model.pt"
-
-
-class Network(torch.nn.Module):
-    """With batch normalization, an in-place activation, a buffer that is not saved, a constant, and operators of several outputs and of a mode."""
-
-    def __init__(self, outputs=3):
-        super().__init__()
-        torch.manual_seed(0)
-        self.body = torch.nn.ModuleDict(
-            {"a-b": torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8), torch.nn.ReLU(True))}
-        )
-        self.head = torch.nn.Linear(8, outputs)
-        self.register_buffer("scale", torch.full((1,), 1.5), persistent=False)
-        self.outputs = outputs
-        settle(self)
-
-    def forward(self, x):
-        left, right = self.body["a-b"](x).chunk(2, 1)
-        features = torch.nn.functional.gelu(torch.cat([right, left], 1).mean((2, 3)), approximate="tanh")
-        return self.head(features) * self.scale + torch.linspace(0, 1, 3)[: self.outputs] + torch.tensor([0.25])
-
-
-def save(module, path, *, example=None, **options):
-    example = (torch.rand(1, 3, 32, 32),) if example is None else example
-    with torch.no_grad():
-        torch.export.save(torch.export.export(module, example, **options), path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -60,31 +27,6 @@ def network():
 def archive(network, tmp_path_factory):
     """A real archive of torch.export.save."""
     return save(network, tmp_path_factory.mktemp("pt2") / "net.pt2")
-
-
-def opened(path, model=None):
-    return open_pt2(str(path), model or model_spec(f"pt2:{path}"), input_spec())
-
-
-def members(archive):
-    """Name without the folder to content."""
-    with zipfile.ZipFile(archive) as source:
-        return {name.partition("/")[2]: source.read(name) for name in source.namelist()}
-
-
-def pack(path, content, *, folder="net"):
-    with zipfile.ZipFile(path, "w") as target:
-        for name, data in content.items():
-            target.writestr(f"{folder}/{name}", data)
-    return path
-
-
-def tampered(archive, path, name, change):
-    """The archive with one JSON member changed by a function of its table."""
-    content = members(archive)
-    table = json.loads(content[name])
-    change(table)
-    return pack(path, {**content, name: json.dumps(table)})
 
 
 def test_an_archive_answers_as_the_model(network, archive):
@@ -118,22 +60,6 @@ def test_what_pytorch_gets_holds_no_pickle(archive):
     assert {json.dumps(node["metadata"]) for node in program["graph_module"]["graph"]["nodes"]} == {"{}"}
 
 
-class Payload:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
-
-
-def payload(path):
-    buffer = io.BytesIO()
-    torch.save(Payload(path), buffer)
-    return buffer.getvalue()
-
-
 def test_a_payload_in_the_sample_inputs_is_never_read(archive, tmp_path):
     """They are always a pickle, so they are dropped and not refused; PyTorch itself would execute this one."""
     created = tmp_path / "created"
@@ -143,10 +69,6 @@ def test_a_payload_in_the_sample_inputs_is_never_read(archive, tmp_path):
     with pytest.raises(Exception):  # noqa: B017, PT011 - whatever PyTorch says about the file it opened
         torch.export.load(path)
     assert created.exists()
-
-
-def first(table):
-    return next(iter(table["config"].values()))
 
 
 def pickled_weight(content, created):
@@ -199,10 +121,6 @@ def test_a_payload_as_a_member_is_refused(archive, tmp_path, change, message):
     with pytest.raises(ModelError, match=message):
         opened(path)
     assert not created.exists()
-
-
-def nodes(table):
-    return table["graph_module"]["graph"]["nodes"]
 
 
 def target(name):
@@ -380,118 +298,6 @@ def test_a_second_document_in_the_same_bytes_is_not_read(archive, tmp_path):
     assert b"torch.os.system" not in clean
 
 
-def compressed(content, path):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
-        for name, data in content.items():
-            target.writestr(f"net/{name}", data)
-
-
-def bomb(content, path):
-    """A small file that unpacks to a hundred megabytes."""
-    compressed({**content, "data/weights/weight_0": bytes(100_000_000)}, path)
-
-
-def lying_bomb(content, path):
-    """The same, declared as a few bytes."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
-        target.writestr("net/data/weights/weight_0", bytes(100_000_000))
-        for name, data in content.items():
-            if name != "data/weights/weight_0":
-                target.writestr(f"net/{name}", data)
-        target.infolist()[0].file_size = 8
-
-
-def declared(content, path):
-    """A stored member that says it is larger than the file."""
-    with zipfile.ZipFile(path, "w") as target:
-        for name, data in content.items():
-            target.writestr(f"net/{name}", data)
-        target.infolist()[0].file_size = 2**33
-
-
-def overlapping(content, path):
-    """Many members that are the same bytes."""
-    with zipfile.ZipFile(path, "w") as target:
-        for name, data in content.items():
-            target.writestr(f"net/{name}", data)
-        largest = max(target.infolist(), key=lambda member: member.file_size)
-        for index in range(100, 200):
-            member = zipfile.ZipInfo(f"net/data/weights/weight_{index}")
-            member.header_offset, member.CRC, member.compress_size = largest.header_offset, largest.CRC, largest.file_size
-            member.file_size = largest.file_size
-            target.filelist.append(member)
-
-
-def twice(content, path):
-    with zipfile.ZipFile(path, "w") as target:
-        for name, data in [*content.items(), (MODEL, content[MODEL])]:
-            target.writestr(f"net/{name}", data)
-
-
-def two_folders(content, path):
-    with zipfile.ZipFile(path, "w") as target:
-        for index, (name, data) in enumerate(content.items()):
-            target.writestr(f"net{index % 2}/{name}", data)
-
-
-def with_member(name):
-    def build(content, path):
-        with zipfile.ZipFile(path, "w") as target:
-            for inner, data in content.items():
-                target.writestr(f"net/{inner}", data)
-            target.writestr(name, b"{}")
-
-    return build
-
-
-def without(name):
-    return lambda content, path: pack(path, {inner: data for inner, data in content.items() if inner != name})
-
-
-def replaced(name, data):
-    return lambda content, path: pack(path, {**content, name: data})
-
-
-CONTAINERS = {
-    "compressed": (compressed, "compressed or encrypted"),
-    "bomb": (bomb, "compressed or encrypted"),
-    "lying-bomb": (lying_bomb, "compressed or encrypted"),
-    "declared-larger-than-the-file": (declared, "unpacks to more than it holds"),
-    "overlapping": (overlapping, "unpacks to more than it holds"),
-    "member-twice": (twice, "twice or in several folders"),
-    "two-folders": (two_folders, "twice or in several folders"),
-    "climbing-folder": (with_member("../net/archive_version_x"), "could execute code"),
-    "climbing-member": (with_member("net/../../evil"), "could execute code"),
-    "absolute-member": (with_member("/net/models/model.json"), "could execute code"),
-    "member-without-folder": (with_member("version"), "could execute code"),
-    "old-format": (with_member("serialized_exported_program.json"), "could execute code"),
-    "name-with-newline": (with_member("net/byteorder\n"), "could execute code"),
-    "no-program": (without(MODEL), "has no models/model.json"),
-    "no-weights": (without(WEIGHTS), "has no data/weights"),
-    "large-mark": (replaced("byteorder", b"x" * 5000), "byteorder is larger than"),
-    "program-is-no-json": (replaced(MODEL, b"{"), "is not JSON"),
-    "program-in-another-encoding": (replaced(MODEL, "{}".encode("utf-16")), "is not JSON"),
-    "program-too-deep": (replaced(MODEL, b"[" * 100_000), "is not JSON"),
-    "program-is-a-list": (replaced(MODEL, b"[]"), "graph_module is missing"),
-    "program-is-empty": (replaced(MODEL, b"{}"), "graph_module is missing"),
-    "weights-are-a-list": (replaced(WEIGHTS, b"[]"), "config is missing"),
-    "weight-is-a-text": (replaced(WEIGHTS, b'{"config": {"w": "x"}}'), "w is missing or of another type"),
-    "no-such-tensor": (without("data/weights/weight_0"), "cannot be loaded"),
-    "other-version": (replaced("archive_version", b"99"), "cannot be loaded"),
-    "short-tensor": (replaced("data/weights/weight_0", b"\0\0\0\0"), "cannot be loaded"),
-}
-
-
-@pytest.mark.parametrize(("build", "message"), CONTAINERS.values(), ids=CONTAINERS)
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_an_archive_that_is_not_as_pytorch_writes_it_is_refused(archive, tmp_path, build, message):
-    """Members, folders, sizes and compression."""
-    path = tmp_path / "evil.pt2"
-    build(members(archive), path)
-    with pytest.raises(ModelError, match=message):
-        opened(path)
-
-
 def test_a_large_size_without_bytes_is_refused(archive, tmp_path):
     """PyTorch makes a tensor without bytes of zeros, however large it is declared."""
 
@@ -509,41 +315,6 @@ def test_a_size_that_is_no_number_is_refused(archive, tmp_path, size):
         opened(
             tampered(archive, tmp_path / "evil.pt2", WEIGHTS, lambda table: first(table)["tensor_meta"].update(sizes=[{"as_int": size}]))
         )
-
-
-@pytest.mark.parametrize("data", [b"", b"PK", b"no archive", b"PK\x05\x06" + bytes(18)])
-def test_a_file_that_is_no_archive_is_refused(tmp_path, data):
-    """Empty, truncated, foreign, and an archive of nothing."""
-    (tmp_path / "net.pt2").write_bytes(data)
-    with pytest.raises(ModelError, match=r"is not a \.pt2 archive"):
-        opened(tmp_path / "net.pt2")
-
-
-@pytest.mark.parametrize("length", [40, 4000, -100])
-def test_a_truncated_archive_is_refused(archive, tmp_path, length):
-    """The directory at its end is gone; that of the sample inputs inside may be found in its place."""
-    path = tmp_path / "net.pt2"
-    path.write_bytes(archive.read_bytes()[:length])
-    with pytest.raises(ModelError, match=r"is not a \.pt2 archive|holds 'archive/data\.pkl'"):
-        opened(path)
-
-
-def test_a_flipped_weight_is_refused(archive, tmp_path):
-    """By its check sum."""
-    data = bytearray(archive.read_bytes())
-    weight = members(archive)["data/weights/weight_0"]
-    data[data.index(weight) + 5] ^= 1
-    (tmp_path / "net.pt2").write_bytes(data)
-    with pytest.raises(ModelError, match="CRC"):
-        opened(tmp_path / "net.pt2")
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_torchscript_archive_is_refused(tmp_path):
-    """It holds pickles and code."""
-    torch.jit.save(torch.jit.trace(tiny_network(), torch.rand(1, 3, 32, 32)), tmp_path / "net.pt2")
-    with pytest.raises(ModelError, match="could execute code"):
-        opened(tmp_path / "net.pt2")
 
 
 def test_a_missing_file_and_weights_beside_it_are_refused(archive, tmp_path):

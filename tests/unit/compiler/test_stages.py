@@ -16,7 +16,7 @@ from edgekit.compiler.progress import Silent
 from edgekit.compiler.stages import load as load_module
 from edgekit.compiler.stages.baseline import BaselineStage
 from edgekit.compiler.stages.explain import ExplainedGraph, ExplainStage
-from edgekit.compiler.stages.frames import FramesStage, PreparedSplit, calibration_indices, only_frame
+from edgekit.compiler.stages.frames import FramesStage, PreparedSplit, calibration_indices
 from edgekit.compiler.stages.load import FloatGraph, LazySource, LoadStage
 from edgekit.compiler.stages.measure import Measured, MeasureStage
 from edgekit.compiler.stages.quantize import Artefact, QuantizeStage
@@ -112,8 +112,8 @@ def test_other_libraries_change_the_key(stage, monkeypatch):
 
 
 def test_another_cpu_changes_the_key_of_what_runs_on_it(monkeypatch):
-    """Calibration and measurement round as the instruction set rounds."""
-    for name in ("quantize", "measure"):
+    """The reference, calibration and measurement round as the instruction set rounds."""
+    for name in ("baseline", "quantize", "measure"):
         stage = PLAIN_STAGES[name][0]
         before = key(stage)
         module = __import__(type(stage).__module__, fromlist=["fingerprint"])
@@ -249,17 +249,20 @@ def test_a_changed_frame_is_read_again(frame_files):
     assert key(frames_stage(frame_files)) != before
 
 
-def test_a_file_of_several_frames_is_refused(tmp_path, monkeypatch):
-    """A row labels one frame."""
-    from edgekit.compiler.stages import frames as module
+@pytest.mark.parametrize(("count", "message"), [(1, None), (2, "holds several frames")])
+def test_a_row_labels_one_frame(tmp_path, count, message):
+    """A loop of ultrasound in one file does not say which of its frames was labelled."""
+    from dicom_builders import dicom_bytes
 
-    monkeypatch.setattr(module.reader, "read", lambda _: iter([]))
-    with pytest.raises(DataError, match="holds no frame"):
-        only_frame(tmp_path / "a.dcm")
-    two = [type("Frame", (), {"pixels": PIXELS[0]})] * 2
-    monkeypatch.setattr(module.reader, "read", lambda _: iter(two))
-    with pytest.raises(DataError, match="holds several frames"):
-        only_frame(tmp_path / "a.dcm")
+    path = tmp_path / "loop.dcm"
+    path.write_bytes(dicom_bytes(np.random.default_rng(0).integers(0, 256, (count, 40, 40), dtype=np.uint8)))
+    space = Workspace(tmp_path / "work", Silent())
+    if message is None:
+        assert space.run(frames_stage([path])).tensors.shape == (1, 32, 32, 1)
+        return
+    with pytest.raises(DataError, match=message):
+        space.run(frames_stage([path]))
+    assert list((tmp_path / "work").iterdir()) == []
 
 
 def pool(**counts):

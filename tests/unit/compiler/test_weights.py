@@ -94,6 +94,7 @@ def test_a_prefix_that_the_architecture_has_itself_stays(network, tmp_path):
 def test_other_precisions_become_float32(network, tmp_path, kind):
     """The reference is the FP32 model; counters stay integers."""
     path = write(tmp_path / "w.safetensors", network.to(kind).state_dict())
+    assert {tensor.dtype for tensor in weights.read(path)[0].values()} == {torch.float32, torch.int64}
     module, _ = fitted(path)
     assert {tensor.dtype for tensor in module.state_dict().values()} == {torch.float32, torch.int64}
     assert torch.equal(module[0].weight, network[0].weight.float())

@@ -87,13 +87,14 @@ def test_an_output_that_means_nothing_is_refused(table, message):
 LOGITS = {
     "multiclass": ({"labels": LABELS, "task": "multiclass"}, {3}),
     "binary": ({"labels": ["n", "p"], "task": "binary", "positive": "p"}, {1, 2}),
+    "binary-with-the-positive-first": ({"labels": ["p", "n"], "task": "binary", "positive": "p"}, {2}),
     "multilabel": ({"labels": ["n", "p"], "task": "multilabel"}, {2}),
 }
 
 
 @pytest.mark.parametrize(("table", "accepted"), LOGITS.values(), ids=LOGITS)
 def test_logits_are_counted_against_the_labels(table, accepted):
-    """One logit stands for two labels only in a binary model."""
+    """One logit stands for two labels only in a binary model, and is the log-odds of the second."""
     output = read(OutputSpec, table)
     assert {count for count in range(6) if output.accepts_logits(count)} == accepted
 

@@ -16,7 +16,6 @@ Anything else has no exact map here, and the answer says what was found instead.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -110,9 +109,8 @@ def _is_pool(value: ir.Value | None) -> bool:
     node = value.producer() if value is not None else None
     if node is None:
         return False
-    sizes, left = g.shape(node.inputs[0]), g.shape(value)
-    # Padding or dilation may leave more than one position of a pool as large as the map.
-    if sizes is None or len(sizes) != 4 or left is None or math.prod(left) != sizes[1]:
+    sizes = g.shape(node.inputs[0])
+    if sizes is None or len(sizes) != 4:
         return False
     if node.op_type == "GlobalAveragePool":
         return True

@@ -103,5 +103,5 @@ def _library(name: str, extra: str) -> Any:
 
     try:
         return importlib.import_module(name)
-    except ImportError as error:
+    except (ImportError, RuntimeError, OSError) as error:  # an extension that was built for another PyTorch raises the latter two
         raise MissingEngineError(f"{name} cannot be loaded: {error}", hint=f"install the extra: {extra}") from error

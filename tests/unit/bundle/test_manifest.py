@@ -62,8 +62,9 @@ CONTRADICTIONS = [
     ("engines.0.outputs", 3, "has 3 outputs for the labels"),
     ("engines.0.outputs", 1, "cam has 2 maps for the 1 outputs"),
     ("output.labels", ["benign"], "needs more labels"),
-    ("decision.temperature", 0, "temperature must be above 0"),
-    ("decision.temperature", -1.5, "temperature must be above 0"),
+    ("decision.temperature", 0, "temperature must be between 0.01 and 100"),
+    ("decision.temperature", -1.5, "temperature must be between 0.01 and 100"),
+    ("decision.temperature", 1e-308, "temperature must be between 0.01 and 100"),
     ("decision.thresholds", {"malignant": 1.01}, "must be between 0 and 1, not 1.01"),
     ("decision.thresholds", {"malignant": -0.01}, "must be between 0 and 1, not -0.01"),
     ("decision.thresholds", {"normal": 0.5}, "names 'normal', which is not one of the labels"),
@@ -211,7 +212,7 @@ def test_noise_is_refused(data):
 
 
 @given(
-    temperature=st.floats(min_value=1e-300, max_value=1e300),
+    temperature=st.floats(min_value=0.01, max_value=100),
     thresholds=st.dictionaries(st.sampled_from(["benign", "malignant"]), st.floats(0, 1)),
     bias=st.tuples(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False)),
     settings=st.dictionaries(st.text("aäλ_", max_size=5), st.text("aäλ ", max_size=5), max_size=3),

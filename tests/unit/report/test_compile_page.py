@@ -57,7 +57,7 @@ class Proven:
             reference, device = (values[:, 1:] - values[:, :1] for values in (reference, device))
         tensors = random.integers(0, 256, (frames, size, size, channels), dtype=np.uint8)
         split = SimpleNamespace(tensors=tensors, truth=truth, samples=samples, sha256="0" * 64, groups=[sample.group for sample in samples])
-        measured = SimpleNamespace(logits=device, residual=lambda bias: np.full((len(device), len(bias)), 9.5e-7))
+        measured = SimpleNamespace(logits=device, maps=None, residual=lambda bias: np.full((len(device), len(bias)), 9.5e-7))
         accept = accept or AcceptSpec(auc_margin=0.05, max_flips=0.5, max_harmful_flips=0.5)
         thresholds = dict.fromkeys(labels, 0.4375) if output.task == "multilabel" else {output.positive: 0.4375} if output.positive else {}
         self.prepared = SimpleNamespace(
@@ -81,7 +81,7 @@ class Proven:
                 samples=(*samples, *(_sample(f"t{i}", row, labels, "train", f"t{i}") for i, row in enumerate(truth[:40])))
             ),
             calibration=SimpleNamespace(samples=samples[:30]),
-            graph=SimpleNamespace(notes=notes),
+            notes=notes,
         )
         compared = ladder.compare(reference, device, split, output, thresholds)
         tried = tuple(
@@ -94,7 +94,7 @@ class Proven:
             )
             for rung in rungs
         )
-        candidate = SimpleNamespace(target=TARGET, engine=None, chosen=tried[-1], tried=tried, test=measured)
+        candidate = SimpleNamespace(target=TARGET, engine=None, chosen=tried[-1], tried=tried, exact=measured, test=measured)
         proving = finish._Proving(self.prepared, candidate)
         self.frames = proving.flipped_frames()
         written = not accept.enforce or all(gate.passed for gate in proving.gates)
@@ -399,7 +399,7 @@ def test_the_ladder_says_which_rung_was_chosen_and_why():
     found = part(Proven(noise=0.05, rungs=("ptq", "ptq-full")).page(), "Quantization ladder")
     assert "“ptq-full” was chosen: it is the first rung" in found
     assert re.search(r" ptq \d+ \([\d.]+ %\).* no ptq-full, chosen .* yes ", found)
-    assert "post-training quantization, full bias correction" in found
+    assert "post-training quantization, histogram ranges, full bias correction" in found
     found = part(HARMED.page(), "Quantization ladder")
     assert "No rung was sufficient on val; “ptq-full” was chosen because its answers are nearest" in found
 

@@ -26,6 +26,8 @@ from edgekit.schema.model_io import MAX_SIDE_PX, InputSpec, OutputSpec
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+TEMPERATURES = (0.01, 100.0)
+"""Smallest and largest temperature; beyond them the softmax overflows or says nothing."""
 MODEL_FOLDER, GOLDEN_FOLDER, REPORT_FOLDER = "model/", "golden/", "report/"
 
 MAX_SECURITY_VERSION = 2**31 - 1
@@ -130,8 +132,9 @@ class Decision:
     thresholds: dict[str, float]
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature must be above 0, not {self.temperature}")
+        low, high = TEMPERATURES
+        if not low <= self.temperature <= high:
+            raise ValueError(f"temperature must be between {low:g} and {high:g}, not {self.temperature}")
         for label, threshold in self.thresholds.items():
             if not 0 <= threshold <= 1:
                 raise ValueError(f"the threshold of {label!r} must be between 0 and 1, not {threshold}")
@@ -241,8 +244,8 @@ class Manifest:
             raise ValueError(f"security_version must be between 0 and {MAX_SECURITY_VERSION}, not {self.security_version}")
         _check_unique("compatible", self.compatible)
         _check_unique("engines", [engine.name for engine in self.engines])
-        if self.accepted and not all(gate.passed for gate in self.acceptance):
-            raise ValueError("accepted is true, but a gate was not passed")
+        if self.accepted and not (self.acceptance and all(gate.passed for gate in self.acceptance)):
+            raise ValueError("accepted is true, but a gate was not passed, or there is none")
         if (self.cam is None) == (not self.cam_reason):
             raise ValueError("cam_reason says why there is no map: it is empty exactly when there is one")
         for source, digest in self.sources.items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edgekit.cli.console import TerminalProgress, figure, print_json, say, table, tell
+from edgekit.cli.console import TerminalProgress, figure, only_a_document, print_json, say, table, tell
 from edgekit.errors import AcceptanceError
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def compile_(
     from edgekit.compiler.pipeline import compile_recipe
 
     loaded = load_recipe(recipe, settings=settings, targets=target)
-    results = compile_recipe(loaded, out=out, workdir=workdir, progress=TerminalProgress())
+    with only_a_document():
+        results = compile_recipe(loaded, out=out, workdir=workdir, progress=TerminalProgress())
     if as_json:
         print_json(_document(results))
     else:
@@ -64,7 +65,7 @@ def print_result(result: Finished) -> None:
     for gate in result.gates:
         say(f"  {'passed' if gate.passed else 'FAILED'}  {gate.name}: {gate.explanation}")
     cam = document["cam"]
-    say(f"  map: {cam['rows']} × {cam['columns']}, inside the graph" if cam["rows"] else f"  no map: {cam['reason']}")
+    say(_map(cam))
     timing = document["latency_ms"]
     if timing["p50"] is not None:
         say(f"  latency on this host, 480 × 640 frame in, answer and map out: median {timing['p50']:.2f} ms of {timing['samples']}")
@@ -72,6 +73,13 @@ def print_result(result: Finished) -> None:
         verdict = "accepted" if result.accepted else "NOT ACCEPTED, written because enforce = false"
         say(f"  bundle: {result.bundle} ({document['size_bytes'] / 1e6:.1f} MB, {verdict})")
     say(f"  report: {result.outputs.report_html}")
+
+
+def _map(cam: dict[str, Any]) -> str:
+    if not cam["rows"]:
+        return f"  no map: {cam['reason']}"
+    like = cam["likeness_on_val"]
+    return f"  map: {cam['rows']} × {cam['columns']}, inside the graph; Pearson to the unquantized one on val: median {like['median']:.3f}, 5th percentile {like['p5']:.3f}"
 
 
 def _document(results: list[Finished]) -> dict[str, Any]:

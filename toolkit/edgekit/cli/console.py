@@ -6,10 +6,12 @@ neither forge a second line nor write on the operator's terminal.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from edgekit.errors import (
@@ -26,6 +28,7 @@ from edgekit.errors import (
 
 _BAR_WIDTH = 24
 _REDRAW_SECONDS = 0.1
+_LINE_SECONDS = 15.0
 _CLEAR_LINE = "\r\x1b[2K"
 
 # For an error that has no better one: who must act is its kind.
@@ -45,6 +48,20 @@ def print_json(document: Mapping[str, Any], *, line: bool = False) -> None:
     """One JSON document on stdout, in ASCII; `line` puts it on one line, for JSON Lines. NaN is never written."""
     sys.stdout.write(json.dumps(document, indent=None if line else 2, allow_nan=False) + "\n")
     sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def only_a_document() -> Iterator[None]:
+    """Sends to stderr what the user's own code or a library prints while a command works, so that stdout holds the document alone."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def say(text: str = "") -> None:
@@ -92,28 +109,36 @@ def _printable(text: str) -> str:
 
 
 class TerminalProgress:
-    """Draws the stages of a compile on stderr: a bar on a terminal, a line a stage elsewhere."""
+    """Draws the stages of a compile on stderr: a bar on a terminal; elsewhere a line a stage, and one every quarter of a minute."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
         self._stage = ""
-        self._started = 0.0
+        self._started = self._pass_started = 0.0
         self._drawn = 0.0
+        self._done = 0
 
     def begin(self, stage: str, *, cached: bool) -> None:
         self._stage = f"{stage} (cached)" if cached else stage
-        self._started = time.monotonic()
-        self._drawn = 0.0
+        self._started = self._pass_started = time.monotonic()
+        self._drawn = 0.0 if self._terminal else self._started
+        self._done = 0
         if self._terminal:
             self._draw("")
 
     def step(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if not self._terminal or (now - self._drawn < _REDRAW_SECONDS and done < total):
+        if done < self._done:  # another pass over the same frames
+            self._pass_started = now
+        self._done = done
+        if now - self._drawn < (_REDRAW_SECONDS if self._terminal else _LINE_SECONDS) and (done < total or not self._terminal):
             return
         self._drawn = now
+        if not self._terminal:
+            tell(f"  {self._stage:<44} {done}/{total}")
+            return
         filled = _BAR_WIDTH * done // max(1, total)
-        elapsed = now - self._started
+        elapsed = now - self._pass_started
         left = elapsed / done * (total - done) if done else 0.0
         self._draw(f"[{'█' * filled}{'·' * (_BAR_WIDTH - filled)}] {done}/{total}  {left:.0f} s left")
 

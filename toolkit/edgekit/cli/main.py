@@ -73,9 +73,10 @@ def main(arguments: list[str]) -> int:
     """Runs one command and returns its exit code; prints every error as one message and a hint."""
     try:
         app(args=arguments, prog_name="edgekit", standalone_mode=True)
+    except _Stopped as stop:
+        tell("interrupted" + ("; the same command goes on where it stopped" if arguments[:1] == ["compile"] else ""))
+        return stop.code
     except SystemExit as stop:
-        if stop.code in _STOPPED.values():
-            tell("interrupted" + ("; the same command goes on where it stopped" if arguments[:1] == ["compile"] else ""))
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except EdgekitError as error:
         report_error(error)
@@ -96,6 +97,14 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+class _Stopped(BaseException):
+    """A signal; no `except` of a model's own code or of a library catches it."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.code = code
+
+
 def _stop(number: int, _frame: FrameType | None) -> None:
     # Nothing is written here: the interrupted code may be in the middle of writing to the same stream.
-    raise SystemExit(_STOPPED[signal.Signals(number)])
+    raise _Stopped(_STOPPED[signal.Signals(number)])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edgekit.cli.console import TerminalProgress, print_json, say, table
+from edgekit.cli.console import TerminalProgress, print_json, say, table, tell
 from edgekit.errors import DataError
 
 if TYPE_CHECKING:
@@ -90,7 +90,10 @@ def _files(given: Path | None) -> list[Path]:
         return []
     from edgekit.imaging.frames import expand
 
-    return expand([given])[:MAX_FRAMES]
+    found = expand([given])
+    if len(found) > MAX_FRAMES:
+        tell(f"the first {MAX_FRAMES} of {len(found)} files are used")
+    return found[:MAX_FRAMES]
 
 
 def _load(files: Sequence[Path]) -> list[Frame]:

@@ -41,7 +41,7 @@ def run(
     for given in inputs:
         try:
             _refuse_live(given)
-            paths = frames.expand([given])
+            paths = [path for path in frames.expand([given]) if overlay is None or not path.resolve().is_relative_to(overlay.resolve())]
         except EdgekitError as error:
             failed += 1
             _report_bad(str(given), error, as_json=as_json)

@@ -1,22 +1,80 @@
-"""Two checks that stop a compile before any gate could hide the fault: the teacher's known score, and the export."""
+"""Checks that stop a compile before any gate could hide the fault: the machine, the labels, the teacher's score, the export."""
 
 from __future__ import annotations
 
+import importlib.util
+import platform
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.catalog.recipe import ModelSpec
+from edgekit.catalog.target import Target
 from edgekit.compiler import ladder
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.stages.frames import PreparedSplit
 from edgekit.compiler.stages.measure import Measured
-from edgekit.errors import ModelError
+from edgekit.errors import CatalogError, MissingEngineError, ModelError, TargetError
 from edgekit.evaluation import metrics
+from edgekit.evaluation.intervals import Figure
+from edgekit.runtime.engines import engine_class
 
+CHANCE = 0.5
 EXPORT_TOLERANCE = 2e-3
 """Largest |Δlogit| between the trained model and the unquantized engine, in parts of the largest |logit| (at least of 1)."""
+
+
+def check_machine(target: Target, *, quantizes: bool) -> None:
+    """Stops before any work when this machine cannot prove a bundle for the target.
+
+    Raises:
+        TargetError: The target is another kind of machine: an artefact is proven where it runs.
+        MissingEngineError: The target's engine or the quantizer is not installed.
+    """
+    machine = platform.machine().lower()
+    if machine not in target.architectures:
+        raise TargetError(
+            f"the target {target.name} is {', '.join(target.architectures)}, this machine is {machine}",
+            hint="a bundle is proven on the kind of machine it runs on; compile it there",
+        )
+    found = engine_class(target.engine).available()
+    if found.version is None:
+        raise MissingEngineError(f"the target {target.name} needs {target.engine}: {found.reason}", hint=found.hint)
+    if quantizes and importlib.util.find_spec("nncf") is None:
+        raise MissingEngineError("NNCF is not installed", hint="install the extra: edgekit-toolkit[compile]")
+
+
+def check_meaning(model: ModelSpec, outputs: int) -> None:
+    """Stops when one logit is to stand for two labels in the wrong order: a logit above 0 means the second label.
+
+    Raises:
+        CatalogError: The positive label is not the second one.
+    """
+    if not model.output.accepts_logits(outputs):
+        raise CatalogError(
+            f"the model has one logit, which is high for {model.labels[-1]!r}, but positive = {model.positive!r}",
+            hint="labels = [negative, positive]: swap the labels, or correct positive",
+        )
+
+
+def check_above_chance(auc: Figure, *, enforce: bool, progress: Progress) -> None:
+    """Stops when the trained model is certainly worse than guessing on `val`: every later gate only compares with it.
+
+    Args:
+        auc: Its AUC on `val`; certainly means that the whole 95 % interval is below one half.
+        enforce: The recipe's.
+        progress: Told where the recipe does not enforce.
+
+    Raises:
+        ModelError: With `enforce`; otherwise it is noted.
+    """
+    if auc.high is None or auc.high >= CHANCE:
+        return
+    message = f"the trained model's AUC on val is {auc.value:.3f}, certainly worse than guessing"
+    if enforce:
+        raise ModelError(message, hint="check the order of [model] labels, [input], the weights and the data manifest, in this order")
+    progress.note(message)
 
 
 def check_expected(model: ModelSpec, splits: Mapping[str, PreparedSplit], reference: Mapping[str, NDArray[np.float32]]) -> None:

@@ -6,6 +6,7 @@ The data is synthetic (`imaging/phantom.py`). What comes out shows how edgekit w
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.bundle.writer import write_atomically
 from edgekit.catalog.recipe import load_recipe
 from edgekit.compiler.load.source import normalize
 from edgekit.compiler.progress import Progress
-from edgekit.compiler.stages.frames import only_frame
 from edgekit.compiler.threads import let_idle_threads_sleep
 from edgekit.compiler.torchvision_ops import define_missing_operators
 from edgekit.evaluation.dataset import load_manifest, truth_matrix
 from edgekit.imaging import phantom
+from edgekit.imaging.frames import only_frame
 from edgekit.imaging.preprocess import preprocess
 
 if TYPE_CHECKING:
@@ -59,9 +61,7 @@ def prepare_demo(folder: Path, progress: Progress, training: Training | None = N
     manifest = folder / "data" / phantom.MANIFEST
     if not manifest.is_file():
         progress.begin("synthetic data set", cached=False)
-        phantom.write_dataset(
-            manifest.parent, patients_per_class=chosen.patients_per_class, frames_per_patient=chosen.frames_per_patient, seed=DATA_SEED
-        )
+        _write_data(manifest.parent, chosen)
         progress.end()
     weights = folder / WEIGHTS
     recipe = load_recipe(
@@ -72,6 +72,17 @@ def prepare_demo(folder: Path, progress: Progress, training: Training | None = N
     return recipe
 
 
+def _write_data(folder: Path, training: Training) -> None:
+    """Makes the data set under a name of its own and renames it, so that an interrupted demonstration can be started again."""
+    unfinished = folder.with_name(f".{folder.name}-unfinished")
+    if unfinished.exists():
+        shutil.rmtree(unfinished)
+    phantom.write_dataset(
+        unfinished, patients_per_class=training.patients_per_class, frames_per_patient=training.frames_per_patient, seed=DATA_SEED
+    )
+    unfinished.rename(folder)
+
+
 def train_teacher(recipe: Recipe, weights: Path, training: Training, progress: Progress) -> None:
     """Trains the recipe's architecture from scratch on the train split and writes its weights.
 
@@ -80,7 +91,7 @@ def train_teacher(recipe: Recipe, weights: Path, training: Training, progress: P
     define_missing_operators()
     import timm
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     torch.manual_seed(training.seed)
     random = np.random.default_rng(training.seed)
@@ -106,7 +117,7 @@ def train_teacher(recipe: Recipe, weights: Path, training: Training, progress: P
         schedule.step()
         progress.step(step + 1, steps)
     progress.end()
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, weights)
+    write_atomically(weights, [save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})])
 
 
 def augment(frames: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:

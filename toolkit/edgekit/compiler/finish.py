@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.bundle.manifest import EngineSpec
+from edgekit.bundle.manifest import CamSpec, EngineSpec
 from edgekit.bundle.reader import open_bundle
 from edgekit.bundle.writer import write_atomically, write_bundle
 from edgekit.catalog.target import Target
 from edgekit.compiler import ladder, pack
 from edgekit.compiler.prepare import Prepared, source_digests, split_counts
 from edgekit.compiler.progress import Progress
-from edgekit.compiler.stages.measure import Measured
+from edgekit.compiler.stages.measure import Measured, map_likeness
 from edgekit.compiler.workspace import Workspace
 from edgekit.errors import ModelError
 from edgekit.evaluation import decision
@@ -32,6 +32,7 @@ from edgekit.profiler.clock import Budget
 from edgekit.profiler.host import fingerprint
 from edgekit.profiler.percentiles import latency
 from edgekit.profiler.stages import measure_predict
+from edgekit.profiler.warmup import steady_state
 from edgekit.report import compile_page
 from edgekit.runtime import selftest
 from edgekit.runtime.classifier import Classifier
@@ -75,6 +76,7 @@ class Candidate:
         engine: How the artefact runs.
         chosen: The rung that goes on.
         tried: Every rung that was measured on `val`.
+        exact: What the engine answered on `val` without quantization.
         test: What the chosen artefact answered on `test`.
     """
 
@@ -82,6 +84,7 @@ class Candidate:
     engine: EngineSpec
     chosen: ladder.RungResult
     tried: tuple[ladder.RungResult, ...]
+    exact: Measured
     test: Measured
 
 
@@ -99,6 +102,9 @@ def finish(prepared: Prepared, candidate: Candidate, outputs: Outputs, workspace
         sources=source_digests(prepared),
     )
     manifest, members = pack.assemble(prepared.recipe, candidate.target, proof)
+    if manifest.cam is not None:
+        for measured in (candidate.chosen.measured, candidate.test):
+            check_identity(measured, manifest.cam)
     with tempfile.TemporaryDirectory(prefix="edgekit-pack-") as folder:
         draft = Path(folder) / outputs.bundle.name
         write_bundle(draft, manifest, members)
@@ -188,11 +194,12 @@ class _Proving:
                 "columns": graph.columns,
                 "reason": graph.reason,
                 "largest_residual": float(self.test.residual(graph.bias).max()) if graph.has_map else None,
+                "likeness_on_val": map_likeness(self.candidate.exact, self.candidate.chosen.measured),
             },
             "thresholds": self.prepared.thresholds,
             "data": split_counts(self.prepared.data, self.recipe.model.labels),
             "calibration_frames": len(self.prepared.calibration.samples),
-            "notes": list(self.prepared.graph.notes),
+            "notes": list(self.prepared.notes),
             "host": encode(fingerprint()),
         }
 
@@ -224,6 +231,20 @@ class _Proving:
         }
 
 
+def check_identity(measured: Measured, cam: CamSpec) -> None:
+    """Stops when logit = mean of the map + bias does not hold in the artefact: the device would withhold every map.
+
+    Raises:
+        ModelError: Names the largest residual.
+    """
+    worst = float(measured.residual(cam.bias).max())
+    if not worst <= cam.tolerance:
+        raise ModelError(
+            f"the map does not add up to the logit in the compiled model: off by {worst:.3g}, allowed {cam.tolerance:.3g}",
+            hint="the head of the map was quantized; please report the architecture",
+        )
+
+
 def _check_and_time(draft: Path, progress: Progress) -> dict[str, object]:
     """Opens the bundle as a device would, runs its golden frames, and times it on this host."""
     bundle = open_bundle(draft)
@@ -237,6 +258,7 @@ def _check_and_time(draft: Path, progress: Progress) -> dict[str, object]:
     frames = [phantom.frame(label, patient=0, index=0, seed=0, spec=LATENCY_FRAME) for label in phantom.LABELS]
     progress.begin("latency", cached=False)
     predicted = measure_predict(classifier, frames, LATENCY_BUDGET)
-    found = latency(predicted.samples.milliseconds)
+    values = predicted.samples.milliseconds
+    found = latency(values[steady_state(values).excluded :])
     progress.end()
     return {"latency_ms": found.figures(), "engine": classifier.engine.describe()}

@@ -19,10 +19,11 @@ from edgekit.bundle.writer import check_writable
 from edgekit.catalog.recipe import Recipe, Rung
 from edgekit.catalog.target import Target, load_target
 from edgekit.compiler import ladder, pack
-from edgekit.compiler.checks import check_export
+from edgekit.compiler.checks import check_export, check_machine
 from edgekit.compiler.finish import Candidate, Finished, Outputs, finish
 from edgekit.compiler.prepare import Prepared, prepare
 from edgekit.compiler.progress import Progress
+from edgekit.compiler.quantize.rungs import RUNGS
 from edgekit.compiler.stages.frames import PreparedSplit
 from edgekit.compiler.stages.measure import Measured, MeasureStage
 from edgekit.compiler.stages.quantize import Artefact, QuantizeStage
@@ -52,6 +53,8 @@ def compile_recipe(recipe: Recipe, *, out: Path | None, workdir: Path, progress:
         for path in (planned.bundle, planned.report_html, planned.report_json):
             check_writable(path)
     targets = [load_target(name) for name in recipe.targets]
+    for target in targets:
+        check_machine(target, quantizes=any(RUNGS[rung].quantize for rung in recipe.compress.quantize.ladder))
     workspace = Workspace(workdir, progress)
     prepared = prepare(recipe, workspace, progress)
     return [prove(prepared, target, planned, workspace, progress) for target, planned in zip(targets, outputs, strict=True)]
@@ -74,7 +77,8 @@ def prove(prepared: Prepared, target: Target, outputs: Outputs, workspace: Works
     output = recipe.model.output
     val = prepared.splits["val"]
     runner = _Runner(prepared, target, workspace)
-    check_export(prepared.reference["val"], runner.float_engine(val), progress)
+    exact = runner.float_engine(val)
+    check_export(prepared.reference["val"], exact, progress)
     chosen, tried = ladder.climb(
         recipe.compress.quantize.ladder,
         runner.try_rung,
@@ -82,7 +86,7 @@ def prove(prepared: Prepared, target: Target, outputs: Outputs, workspace: Works
         recipe.accept,
     )
     test = workspace.run(runner.measure_stage(chosen.artefact, prepared.splits["test"]), label=f"{chosen.rung} on test, {target.name}")
-    candidate = Candidate(target=target, engine=runner.spec(chosen.artefact), chosen=chosen, tried=tried, test=test)
+    candidate = Candidate(target=target, engine=runner.spec(chosen.artefact), chosen=chosen, tried=tried, exact=exact, test=test)
     return finish(prepared, candidate, outputs, workspace, progress)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgekit.catalog.calibration import Calibration, load_calibration
 from edgekit.catalog.recipe import Recipe
 from edgekit.compiler import ladder
-from edgekit.compiler.checks import check_expected
+from edgekit.compiler.checks import check_above_chance, check_expected, check_meaning
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.stages.baseline import BaselineStage
 from edgekit.compiler.stages.explain import ExplainedGraph, ExplainStage
@@ -21,6 +21,7 @@ from edgekit.compiler.stages.load import FloatGraph, LazySource, LoadStage
 from edgekit.compiler.workspace import Workspace, digest
 from edgekit.errors import DataError
 from edgekit.evaluation.dataset import DataManifest, Sample, load_manifest, require_splits
+from edgekit.evaluation.evaluate import evaluate
 from edgekit.evaluation.thresholds import choose_thresholds
 from edgekit.schema.decode import encode
 
@@ -40,6 +41,7 @@ class Prepared:
     thresholds: dict[str, float]
     calibration: PreparedSplit
     source: LazySource
+    notes: tuple[str, ...]
 
 
 def prepare(recipe: Recipe, workspace: Workspace, progress: Progress) -> Prepared:
@@ -55,12 +57,18 @@ def prepare(recipe: Recipe, workspace: Workspace, progress: Progress) -> Prepare
         name: workspace.run(FramesStage(samples=data.split(name), input=recipe.input, output=output), label=name) for name in PROVING_SPLITS
     }
     reference = {name: workspace.run(BaselineStage(source=source, graph=graph, split=split), label=name) for name, split in splits.items()}
+    check_meaning(recipe.model, reference["val"].shape[1])
     check_expected(recipe.model, splits, reference)
+    on_val = ladder.outcomes(reference["val"], splits["val"], output, {})
+    check_above_chance(evaluate(on_val, groups=splits["val"].groups).figures["auc"], enforce=recipe.accept.enforce, progress=progress)
     explained = workspace.run(ExplainStage(graph=graph, input=recipe.input))
     calibration = workspace.run(FramesStage(samples=chosen, input=recipe.input, output=output), label="calibration")
-    found = choose_thresholds(ladder.outcomes(reference["val"], splits["val"], output, {}).probability, splits["val"].truth, output)
-    for label in found.undecided:
-        progress.note(f"no threshold can be chosen for {label!r} on val; 0.5 is used")
+    found = choose_thresholds(on_val.probability, splits["val"].truth, output)
+    notes = [*graph.notes, *(f"no threshold can be chosen for {label!r} on val; 0.5 is used" for label in found.undecided)]
+    if recipe.model.expected is None:
+        notes.append("the order of the labels is not checked against a known score: [model] expected is not given")
+    for note in notes[len(graph.notes) :]:
+        progress.note(note)
     return Prepared(
         recipe=recipe,
         data=data,
@@ -71,6 +79,7 @@ def prepare(recipe: Recipe, workspace: Workspace, progress: Progress) -> Prepare
         thresholds=found.thresholds,
         calibration=calibration,
         source=source,
+        notes=tuple(notes),
     )
 
 
@@ -78,7 +87,7 @@ def choose_calibration(data: DataManifest, calibration: Calibration) -> tuple[Sa
     """Draws the calibration frames.
 
     Raises:
-        DataError: There are fewer than the calibration recipe's minimum, or a label has none.
+        DataError: There are fewer than the calibration recipe's minimum, or they all have one label.
     """
     chosen: list[Sample] = []
     for split in calibration.splits:

@@ -3,7 +3,7 @@
 Rules this file keeps:
 
 1. Everything wrong is a `DataError` that names the file, the line and what is wrong: a mislabelled row is found here or never.
-2. A group (patient or video) is in one of the used splits only; otherwise the test split would measure memory.
+2. A group (patient or video) is in one split only, also where only one of them is used; otherwise the test split would measure memory.
 3. Rows of splits that are not used are counted, not checked: they may carry labels the model does not know. A misspelt split is no such row.
 4. Spaces around a label, split or group mean nothing; a file name is taken as it is written.
 5. Files are relative to the folder of the manifest. Absolute paths and `..` are allowed: the manifest is the user's own.
@@ -121,11 +121,14 @@ def load_manifest(path: Path, columns: Columns, output: OutputSpec, *, splits: S
     reader = _RowReader(path, columns, output, tuple(splits))
     samples: list[Sample] = []
     ignored: Counter[str] = Counter()
+    groups: list[tuple[str, str, int]] = []
     for line, cells in records:
         if len(cells) != len(header):
             raise reader.fail(line, f"{len(cells)} cells where the header has {len(header)}", "a comma inside a cell needs double quotes")
         row = dict(zip(header, cells, strict=True))
         split = reader.split(line, row)
+        if split in splits or split in SPLITS:
+            groups.append((row[columns.group].strip(), split, line))
         if split in splits:
             samples.append(reader.sample(line, row, split))
         else:
@@ -133,7 +136,7 @@ def load_manifest(path: Path, columns: Columns, output: OutputSpec, *, splits: S
     if not samples and not ignored:
         raise DataError(f"{path} has a header but no rows", hint="one line a frame")
     _check_repeats(path, samples)
-    _check_groups(path, samples)
+    _check_groups(path, groups)
     _check_files(path, samples)
     return DataManifest(path=path, samples=tuple(samples), ignored=dict(ignored), sha256=hashlib.sha256(data).hexdigest())
 
@@ -281,14 +284,16 @@ def _check_repeats(path: Path, samples: Sequence[Sample]) -> None:
             )
 
 
-def _check_groups(path: Path, samples: Sequence[Sample]) -> None:
-    first: dict[str, Sample] = {}
-    for sample in samples:
-        before = first.setdefault(sample.group, sample)
-        if before.split != sample.split:
+def _check_groups(path: Path, rows: Sequence[tuple[str, str, int]]) -> None:
+    """Refuses a group in two splits; rows are (group, split, line), of the used splits and of every other one a model may have seen."""
+    first: dict[str, tuple[str, int]] = {}
+    for group, split, line in rows:
+        if not group:
+            continue  # an empty cell of a used row was refused; one of an unused row joins nothing
+        earlier, where = first.setdefault(group, (split, line))
+        if earlier != split:
             raise DataError(
-                f"{path}: line {sample.line}: the group {sample.group!r} is in two splits: "
-                f"{before.split!r} (line {before.line}) and {sample.split!r}",
+                f"{path}: line {line}: the group {group!r} is in two splits: {earlier!r} (line {where}) and {split!r}",
                 hint="all frames of one patient or video belong into one split",
             )
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from edgekit.errors import DataError
 from edgekit.evaluation.dataset import SPLITS
 
-FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
+FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".ima")
 
 _SPLIT_FOLDERS = {"train": "train", "calib": "calib", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _MASK = re.compile(r"(?P<frame>.+)_mask(?P<further>_\d+)?")

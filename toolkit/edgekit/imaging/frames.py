@@ -99,6 +99,21 @@ def read(path: Path) -> Iterator[Frame]:
     return _numbered(next(iter(readers.values()))(path))
 
 
+def only_frame(path: Path) -> NDArray[np.uint8]:
+    """The pixels of a file that holds exactly one frame, as a row of a data manifest names it.
+
+    Raises:
+        DataError: The file holds several frames, so the row does not say which it labels; or it cannot be read.
+    """
+    found = iter(read(path))
+    first = next(found, None)
+    if first is None:
+        raise DataError(f"{path} holds no frame", hint="check how it was exported")
+    if next(found, None) is not None:
+        raise DataError(f"{path} holds several frames, and a row labels one", hint="write each labelled frame to a file of its own")
+    return first.pixels
+
+
 def expand(inputs: Sequence[Path]) -> list[Path]:
     """Lists the files that a command's inputs stand for.
 

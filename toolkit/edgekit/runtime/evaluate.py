@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekit.errors import DataError
 from edgekit.evaluation import evaluate as evaluation
 from edgekit.evaluation.dataset import load_manifest, require_splits, truth_matrix
 from edgekit.evaluation.metrics import Outcomes
-from edgekit.imaging import frames
+from edgekit.imaging.frames import only_frame
 from edgekit.runtime.classifier import Classifier
 from edgekit.schema.data import Columns
 
@@ -37,12 +36,7 @@ def evaluate_split(
     samples = manifest.split(split)
     probability = np.zeros((len(samples), len(output.labels)))
     for index, sample in enumerate(samples):
-        found = list(zip(range(2), frames.read(sample.path), strict=False))
-        if len(found) != 1:
-            raise DataError(
-                f"{sample.path} holds several frames, and a row labels one", hint="write each labelled frame to a file of its own"
-            )
-        probability[index] = list(classifier.predict(found[0][1].pixels).probabilities.values())
+        probability[index] = list(classifier.predict(only_frame(sample.path)).probabilities.values())
         on_frame(index + 1, len(samples))
     outcomes = Outcomes(
         probability=probability, truth=truth_matrix(samples, output), output=output, thresholds=classifier.manifest.decision.thresholds

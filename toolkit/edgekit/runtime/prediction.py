@@ -29,7 +29,7 @@ class Prediction:
         probabilities: Label to probability in [0, 1].
         logits: Label to logit; a binary model with one output z has -z and z.
         accepted: Whether the bundle passed its acceptance gate; an answer of a bundle that did not says so on every frame.
-        assessable: Whether the frame can be answered at all.
+        assessable: Whether the frame can be answered at all; always True in this version, which does not judge frames.
         reason: Why something is missing (no map, not assessable); empty otherwise.
         stages_ms: Stage to milliseconds: preprocess, infer, cam.
         latency_ms: Milliseconds from the frame in to the answer out, without overlay.
@@ -49,12 +49,15 @@ class Prediction:
 
     @property
     def cam_label(self) -> str | None:
-        """The label `cam` and `overlay` explain: the answer; for multilabel the most probable label; None where there is no map."""
+        """The label `cam` and `overlay` explain: the answer; None where there is no map.
+
+        For multilabel the most probable one of the labels answered with, and where there is none, the most probable label.
+        """
         if self._maps is None:
             return None
         if isinstance(self.label, str):
             return self.label
-        return max(self.probabilities, key=lambda name: self.probabilities[name])
+        return max(self.label or self.probabilities, key=lambda name: self.probabilities[name])
 
     @property
     def cam(self) -> NDArray[np.float32] | None:

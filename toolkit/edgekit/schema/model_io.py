@@ -120,4 +120,5 @@ class OutputSpec:
 
     def accepts_logits(self, count: int) -> bool:
         """Whether a model with `count` outputs can have this meaning."""
-        return count == len(self.labels) or (self.task == "binary" and count == 1)
+        # One logit is the log-odds of the second label.
+        return count == len(self.labels) or (self.task == "binary" and count == 1 and self.positive == self.labels[1])

@@ -23,7 +23,7 @@ from edgekit.compiler import graph as g
 from edgekit.compiler.load.source import OnFrames, normalize
 from edgekit.compiler.load.torch_model import check_outputs, first_line
 from edgekit.errors import EdgekitError, MissingEngineError, ModelError
-from edgekit.schema.model_io import InputSpec
+from edgekit.schema.model_io import InputSpec, Task
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -107,7 +107,7 @@ def open_onnx(argument: str, model: ModelSpec, spec: InputSpec) -> OnnxModel:
         graph_model = ir.from_proto(proto)
         _set_batch(graph_model, path)
         graph_model = _infer_shapes(graph_model, path)
-        _strip_probabilities(graph_model, notes)
+        _strip_probabilities(graph_model, model.task, notes)
     except EdgekitError:
         raise
     except Exception as error:  # onnx-ir wraps what it cannot read in kinds of its own
@@ -219,10 +219,20 @@ def _require_float32(value: ir.Value, path: Path) -> None:
         raise ModelError(f"{path}: {value.name} is {value.dtype}, not FLOAT", hint="export the model in float32")
 
 
-def _strip_probabilities(model: ir.Model, notes: list[str]) -> None:
+def _strip_probabilities(model: ir.Model, task: Task, notes: list[str]) -> None:
     node = g.final_probabilities(model.graph.outputs[0])
     if node is None or node.inputs[0] is None:
         return
+    outputs = (g.shape(node.outputs[0]) or (0, 0))[-1]
+    fits = {
+        "Softmax": task == "multiclass" or (task == "binary" and outputs == 2),
+        "Sigmoid": task == "multilabel" or (task == "binary" and outputs == 1),
+    }
+    if not fits.get(node.op_type, False):
+        raise ModelError(
+            f"the model ends in a {node.op_type} of {outputs} outputs, which is not what task = {task!r} means",
+            hint="Softmax: multiclass, or binary with two outputs; Sigmoid: multilabel, or binary with one",
+        )
     notes.append(f"the {node.op_type} at the output was taken off: edgekit works on logits")
     model.graph.outputs[0] = node.inputs[0]
     g.tidy(model)

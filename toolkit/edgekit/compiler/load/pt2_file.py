@@ -61,8 +61,6 @@ def _Evaluated(module: torch.nn.Module) -> torch.nn.Module:  # noqa: N802 - make
     class Evaluated(torch.nn.Module):
         """An exported program, which has no train and eval modes and is fixed to its batch."""
 
-        edgekit_fixed_batch = True
-
         def __init__(self) -> None:
             super().__init__()
             self.program = module

@@ -42,6 +42,7 @@ class TorchModel:
         self.notes = notes
         self._module = module.eval()
         self._spec = spec
+        self._batch = BATCH
         self._check(labels, binary=binary)
 
     def export(self, path: Path) -> None:
@@ -72,18 +73,14 @@ class TorchModel:
 
         parts = []
         with torch.inference_mode():
-            for start in range(0, len(tensors), self._batch()):
-                part = normalize(np.asarray(tensors[start : start + self._batch()]), self._spec)
+            for start in range(0, len(tensors), self._batch):
+                part = normalize(np.asarray(tensors[start : start + self._batch]), self._spec)
                 parts.append(self._module(torch.from_numpy(part)).float().numpy())
-                on_frame(min(start + self._batch(), len(tensors)))
+                on_frame(min(start + self._batch, len(tensors)))
         logits: NDArray[np.float32] = np.concatenate(parts).astype(np.float32, copy=False)
         if not np.isfinite(logits).all():
             raise ModelError("the trained model answers with NaN or infinite logits on its own data", hint="check [input] mean and std")
         return logits
-
-    def _batch(self) -> int:
-        # A torch.export program is fixed to the batch it was traced with.
-        return 1 if getattr(self._module, "edgekit_fixed_batch", False) else BATCH
 
     def _example(self) -> torch.Tensor:
         import torch
@@ -103,6 +100,22 @@ class TorchModel:
                     hint="channels, resize and crop in [input] must be what the model was trained with",
                 ) from error
         check_outputs(tuple(output.shape) if isinstance(output, torch.Tensor) else None, labels, binary=binary)
+        if not self._takes_batches(output.shape[1]):
+            self._batch = 1
+
+    def _takes_batches(self, outputs: int) -> bool:
+        """Whether several frames at once give what each gives alone; a program of torch.export, for one, is fixed to the batch it was traced with."""
+        import torch
+
+        example = self._example()
+        frames = torch.cat([example, example.flip(-1)])
+        with torch.inference_mode(), _quiet():
+            try:
+                together = self._module(frames)
+                alone = torch.cat([self._module(frame[None]) for frame in frames])
+            except Exception:  # noqa: BLE001 - the model's own code; one frame at a time works, as was just seen
+                return False
+        return tuple(together.shape) == (2, outputs) and bool(torch.allclose(together, alone, rtol=1e-3, atol=1e-4))
 
 
 def check_outputs(shape: tuple[int, ...] | None, labels: int, *, binary: bool) -> None:

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.compiler.explain.pooled_linear import CAM, LOGITS
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.quantize.rungs import RungSettings
 from edgekit.errors import MissingEngineError, ModelError
@@ -70,8 +69,7 @@ def _quantize(model: Any, settings: RungSettings, calibration: NDArray[np.uint8]
     nncf = _load_nncf()
     types = [operation.get_type_name() for operation in model.get_ordered_ops()]
     attention = "Softmax" in types and types.count("MVN") + types.count("LayerNormalization") > 1
-    names = {operation.get_friendly_name() for operation in model.get_ordered_ops()}
-    float_head = [name for name in (CAM, "cam_head/maps", "cam_head/mean", LOGITS) if CAM in names and name in names]
+    float_head = _float_head(model)
     # Its own progress bars go to stdout, where `--json` promises a document and nothing else.
     with contextlib.redirect_stdout(io.StringIO()):
         return nncf.quantize(
@@ -84,6 +82,20 @@ def _quantize(model: Any, settings: RungSettings, calibration: NDArray[np.uint8]
             ignored_scope=nncf.IgnoredScope(names=float_head) if float_head else None,
             advanced_parameters=_histogram_ranges() if settings.histogram_ranges else None,
         )
+
+
+def _float_head(model: Any) -> list[str]:
+    """Names of the operations between the features and the outputs, found from the outputs; empty where there is no map."""
+    results = [result.input_value(0).get_node() for result in model.get_results()]
+    if len(results) == 1:
+        return []
+    logits, maps = results
+    mean = logits.input_value(0).get_node()
+    if logits.get_type_name() != "Add" or mean.get_type_name() != "ReduceMean" or mean.input_value(0).get_node() != maps:
+        raise ModelError(
+            "the map's head was not found in OpenVINO's graph", hint="please report the architecture; logits must be mean of the map + bias"
+        )
+    return [operation.get_friendly_name() for operation in (maps, mean, logits)]
 
 
 def _histogram_ranges() -> Any:

@@ -15,6 +15,7 @@ from edgekit.compiler.stages.frames import PreparedSplit
 from edgekit.compiler.stages.load import FloatGraph, LazySource
 from edgekit.compiler.versions import versions
 from edgekit.compiler.workspace import Stage
+from edgekit.profiler.host import fingerprint
 from edgekit.schema.decode import encode
 
 
@@ -33,6 +34,7 @@ class BaselineStage(Stage[NDArray[np.float32]]):
             "frames": self.split.sha256,
             "input": encode(self.source.spec),
             "versions": versions("torch", "onnxruntime", "numpy"),
+            "instruction_sets": list(fingerprint().instruction_sets or ()),
         }
 
     def apply(self, folder: Path, progress: Progress) -> None:

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.versions import versions
 from edgekit.compiler.workspace import Stage, file_digest
-from edgekit.errors import DataError
 from edgekit.evaluation.dataset import Sample, truth_matrix
-from edgekit.imaging import frames as reader
+from edgekit.imaging.frames import only_frame
 from edgekit.imaging.preprocess import preprocess
 from edgekit.schema.decode import encode
 from edgekit.schema.model_io import InputSpec, OutputSpec
@@ -61,31 +60,17 @@ class FramesStage(Stage[PreparedSplit]):
 
     def apply(self, folder: Path, progress: Progress) -> None:
         shape = (len(self.samples), *self.input.size, self.input.frame_channels)
-        tensors = np.lib.format.open_memmap(folder / "tensors.npy", mode="w+", dtype=np.uint8, shape=shape)
-        for index, sample in enumerate(self.samples):
-            tensors[index] = preprocess(only_frame(sample.path), self.input)[0]
-            progress.step(index + 1, len(self.samples))
-        tensors.flush()
+        # Written, not mapped: a full disk is then an error that can be told, and not a signal that ends the process.
+        with (folder / "tensors.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for index, sample in enumerate(self.samples):
+                file.write(preprocess(only_frame(sample.path), self.input).tobytes())
+                progress.step(index + 1, len(self.samples))
 
     def ensures(self, folder: Path) -> PreparedSplit:
         path = folder / "tensors.npy"
         tensors = np.load(path, mmap_mode="r", allow_pickle=False)
         return PreparedSplit(tensors=tensors, truth=truth_matrix(self.samples, self.output), samples=self.samples, sha256=file_digest(path))
-
-
-def only_frame(path: Path) -> NDArray[np.uint8]:
-    """The frame of a file that holds exactly one.
-
-    Raises:
-        DataError: The file holds several frames, so a row of a manifest does not say which it labels; or it cannot be read.
-    """
-    found = iter(reader.read(path))
-    first = next(found, None)
-    if first is None:
-        raise DataError(f"{path} holds no frame")
-    if next(found, None) is not None:
-        raise DataError(f"{path} holds several frames, and a row labels one", hint="write each labelled frame to a file of its own")
-    return first.pixels
 
 
 def calibration_indices(samples: Sequence[Sample], *, count: int, seed: int) -> list[int]:

@@ -41,6 +41,21 @@ class Measured:
         return found
 
 
+def map_likeness(exact: Measured, quantized: Measured) -> dict[str, float] | None:
+    """Pearson correlation of the maps for the answered output, unquantized against quantized, over frames: median and 5th percentile.
+
+    None where there is no map. A constant map has no correlation and counts as 0.
+    """
+    if exact.maps is None or quantized.maps is None:
+        return None
+    rows, answered = np.arange(len(exact.logits)), exact.logits.argmax(axis=1)
+    pair = [maps[rows, answered].reshape(len(rows), -1).astype(np.float64) for maps in (exact.maps, quantized.maps)]
+    before, after = (part - part.mean(axis=1, keepdims=True) for part in pair)
+    norms = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
+    pearson = np.divide((before * after).sum(axis=1), norms, out=np.zeros(len(rows)), where=norms > 0)
+    return {"median": float(np.median(pearson)), "p5": float(np.percentile(pearson, 5))}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MeasureStage(Stage[Measured]):
     """Runs an artefact on frames."""

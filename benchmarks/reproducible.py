@@ -1,6 +1,6 @@
 """The same recipe twice, each time in a fresh process with an empty stage cache: are the bundles the same bytes?
 
-    EDGEKIT_REAL_DATA=… python benchmarks/reproducible.py [RECIPE …]
+EDGEKIT_REAL_DATA=… python benchmarks/reproducible.py [RECIPE …]
 """
 
 from __future__ import annotations

@@ -210,6 +210,11 @@ BAD_RECIPES = {
     "pruning-with-nothing": ("[data]\n", "[compress]\nprune = false\n[data]\n", "prune is not available in this version"),
     "distillation": ("[data]\n", "[compress]\ndistill = { epochs = 10 }\n[data]\n", "distill is not available in this version"),
     "unknown-rung": ("[data]\n", '[compress]\nquantize = { ladder = ["ptqq"] }\n[data]\n', r"ladder\[0\]: str 'ptqq' is not known here"),
+    "later-rung": (
+        "[data]\n",
+        '[compress]\nquantize = { ladder = ["ptq", "qat"] }\n[data]\n',
+        "'qat' is not available in this version",
+    ),
     "empty-ladder": ("[data]\n", "[compress]\nquantize = { ladder = [] }\n[data]\n", "the ladder is empty"),
     "rung-twice": ("[data]\n", '[compress]\nquantize = { ladder = ["ptq", "ptq"] }\n[data]\n', "a rung is repeated"),
     "nothing-expected": ("[data]\n", "[model.expected]\n[data]\n", "neither auc nor accuracy"),

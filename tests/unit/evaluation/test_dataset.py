@@ -207,3 +207,11 @@ def test_columns_must_be_distinct(table):
     """Two roles in one column would silently make every frame its own label."""
     with pytest.raises(ValueError, match="column"):
         Columns(**table)
+
+
+def test_a_group_in_two_splits_is_found_where_one_is_used(tmp_path):
+    """A patient the model may have been trained on is no test patient, also when only the test rows are read."""
+    text = HEADER + "a.png,benign,train,p1\nb.png,benign,test,p1\nc.png,malignant,test,p2\n"
+    path = write(tmp_path, text)
+    with pytest.raises(DataError, match="the group 'p1' is in two splits: 'train'"):
+        load_manifest(path, Columns(), MULTICLASS, splits=("test",))

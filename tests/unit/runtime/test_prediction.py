@@ -102,6 +102,15 @@ def test_multilabel_answers_by_the_frozen_thresholds(path, thresholds, expected)
     assert prediction.cam_label == "calcification"
 
 
+def test_the_map_is_of_a_label_that_was_answered(path):
+    """The likeliest label explains nothing when its threshold was not reached: the map is the answer's."""
+    pixels = np.full((16, 16), 200, dtype=np.uint8)
+    made = write_device_bundle(path, output=MANY, decision=Decision(temperature=1.0, thresholds={"calcification": 0.99}))
+    prediction = load(made).predict(pixels)
+    assert max(prediction.probabilities, key=prediction.probabilities.get) == "calcification"
+    assert (prediction.label, prediction.cam_label) == (("cyst",), "cyst")
+
+
 def test_the_temperature_softens_and_does_not_change_the_answer(path):
     """Probabilities are those of the logits divided by the temperature; logits and label stay."""
     pixels = frame(4)

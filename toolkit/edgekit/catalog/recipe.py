@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from edgekit.catalog import files
 from edgekit.errors import CatalogError, nearest
@@ -24,6 +24,8 @@ from edgekit.schema.decode import decode
 from edgekit.schema.model_io import InputSpec, OutputSpec, Task
 
 Rung = Literal["ptq", "ptq-full", "ptq-asymmetric", "float"]
+LATER_RUNGS = ("float-fallback", "qat")
+"""Rungs that the ladder is designed to have and this version does not."""
 
 # What the manifest of a bundle will take, asked for before anything is compiled.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -185,11 +187,24 @@ def load_recipe(path: str | os.PathLike[str], *, settings: Sequence[str] = (), t
         _apply(table, setting)
     if targets:
         table["targets"] = list(targets)
+    _refuse_later_rungs(table, file)
     recipe = decode(Recipe, table, where=str(file), error=CatalogError)
     for name in recipe.targets:
         files.find("targets", name)
     files.find("calibration", recipe.calibration.recipe)
     return recipe
+
+
+def _refuse_later_rungs(table: dict[str, Any], file: Path) -> None:
+    compress = table.get("compress")
+    quantize = compress.get("quantize") if isinstance(compress, dict) else None
+    ladder = quantize.get("ladder") if isinstance(quantize, dict) else None
+    later = [rung for rung in ladder if rung in LATER_RUNGS] if isinstance(ladder, list) else []
+    if later:
+        raise CatalogError(
+            f"{file}: compress.quantize.ladder: {later[0]!r} is not available in this version of edgekit",
+            hint=f"available: {', '.join(get_args(Rung))}",
+        )
 
 
 def _resolve_paths(table: dict[str, Any], base: Path) -> None:

@@ -18,7 +18,8 @@ EXTRAS := openvino,dicom,dicom-lossless-jpeg,compile,dev
 DEVICE_EXTRAS := openvino,dicom,dicom-lossless-jpeg,test
 
 BIN := .venv/bin
-PARALLEL := -n $(WORKERS) --dist loadfile
+# A process that dies ends the run: in its place xdist would start one that gets no work, and wait for it.
+PARALLEL := -n $(WORKERS) --dist loadfile --max-worker-restart=0
 PACKAGED := $(shell find toolkit targets models calibration ! -name '*.pyc' ! -name '__pycache__') README.md LICENSE
 DEVICE_TESTS := $(wildcard $(addprefix tests/unit/,schema catalog imaging evaluation bundle runtime report profiler))
 

@@ -4,7 +4,8 @@ Rules this file keeps:
 
 1. Settings are chosen on `val`. `test` is looked at once, with the chosen rung, by the acceptance gate.
 2. The first rung for which `val` shows, with 95 % confidence, that the flip gates would pass, and whose ΔAUC there passes the gate itself, is taken.
-   Counting alone would not do: no flip among 77 frames still allows 3.8 % of flips.
+   Counting alone would not do: no flip among 77 frames still allows 3.8 % of flips. Frames count as independent here, which frames of one video are
+   not: this only decides when to stop climbing, and proves nothing; the gate on `test` does.
 3. When `val` shows it for none, the rung whose answers are nearest to the reference's (mean KL divergence) is taken, and the gate decides.
 """
 
@@ -128,5 +129,5 @@ def _suffices(found: Comparison, accept: AcceptSpec) -> bool:
 
 
 def _at_most(count: int, frames: int) -> float:
-    """The exact (Clopper–Pearson) one-sided 95 % upper bound of a share."""
+    """The exact (Clopper–Pearson) one-sided 95 % upper bound of a share of independent frames."""
     return clopper_pearson(count, frames, confidence=0.90)[1]

@@ -85,14 +85,14 @@ def accuracy(result: Result) -> str:
 
 
 def speed(result: Result) -> str:
-    """Ratios of medians, interleaved in one process."""
+    """Ratios of medians, interleaved."""
     rows = [
         (name, ratio(item["eager_over_int8"]), ratio(item["predict_over_bare"]), ratio(item["map_over_plain"]))
         for name, item in result["architectures"].items()
     ]
     header = ("model", "PyTorch eager FP32 ÷ INT8 here", "`predict` ÷ bare OpenVINO without map", "graph with map ÷ without")
     rows_px, columns_px = result["frame"]
-    text = f"**Speed**, ratios of medians with 95 % intervals, interleaved in one process, frame of {rows_px} × {columns_px}, {measured(result)}:"
+    text = f"**Speed**, ratios of medians with 95 % intervals, interleaved, frame of {rows_px} × {columns_px}, {measured(result)}:"
     return f"{text}\n\n{table(header, rows)}"
 
 

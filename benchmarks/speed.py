@@ -1,4 +1,4 @@
-"""What compiling buys, and what edgekit costs: ratios of medians, interleaved in one process, with 95 % intervals.
+"""What compiling buys, and what edgekit costs: ratios of medians, interleaved, with 95 % intervals.
 
     python benchmarks/speed.py
 

@@ -4,7 +4,7 @@ Rules this file keeps:
 
 1. Unknown keys are refused with the nearest known one.
 2. Paths in a recipe are relative to the recipe's folder; paths given by `--set` are relative to the working directory.
-3. A part that this version cannot do (pruning, distillation) is refused, never skipped.
+3. Where a recipe makes a new network and says nothing about `max_flips`, the wider default for new networks holds.
 """
 
 from __future__ import annotations
@@ -14,18 +14,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from edgekit.catalog import files
+from edgekit.catalog.compress import CompressSpec
 from edgekit.errors import CatalogError, nearest
 from edgekit.schema.accept import AcceptSpec
 from edgekit.schema.data import Columns
 from edgekit.schema.decode import decode
 from edgekit.schema.model_io import InputSpec, OutputSpec, Task
-
-Rung = Literal["ptq", "ptq-full", "ptq-asymmetric", "float"]
-LATER_RUNGS = ("float-fallback", "qat")
-"""Rungs that the ladder is designed to have and this version does not."""
 
 # What the manifest of a bundle will take, asked for before anything is compiled.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -108,33 +105,6 @@ class CalibrationRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QuantizeSpec:
-    """The rungs that are tried, in this order; see `compiler/quantize/rungs.py`."""
-
-    ladder: tuple[Rung, ...] = ("ptq", "ptq-full")
-
-    def __post_init__(self) -> None:
-        if not self.ladder:
-            raise ValueError('the ladder is empty; ["float"] compiles without quantization')
-        if len(set(self.ladder)) != len(self.ladder):
-            raise ValueError("a rung is repeated")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompressSpec:
-    """How the model is made smaller. This version quantizes."""
-
-    prune: object = None
-    distill: object = None
-    quantize: QuantizeSpec = field(default_factory=QuantizeSpec)
-
-    def __post_init__(self) -> None:
-        for name in ("prune", "distill"):
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name} is not available in this version of edgekit; remove it to quantize alone")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A whole recipe.
 
@@ -187,24 +157,11 @@ def load_recipe(path: str | os.PathLike[str], *, settings: Sequence[str] = (), t
         _apply(table, setting)
     if targets:
         table["targets"] = list(targets)
-    _refuse_later_rungs(table, file)
     recipe = decode(Recipe, table, where=str(file), error=CatalogError)
     for name in recipe.targets:
         files.find("targets", name)
     files.find("calibration", recipe.calibration.recipe)
     return recipe
-
-
-def _refuse_later_rungs(table: dict[str, Any], file: Path) -> None:
-    compress = table.get("compress")
-    quantize = compress.get("quantize") if isinstance(compress, dict) else None
-    ladder = quantize.get("ladder") if isinstance(quantize, dict) else None
-    later = [rung for rung in ladder if rung in LATER_RUNGS] if isinstance(ladder, list) else []
-    if later:
-        raise CatalogError(
-            f"{file}: compress.quantize.ladder: {later[0]!r} is not available in this version of edgekit",
-            hint=f"available: {', '.join(get_args(Rung))}",
-        )
 
 
 def _resolve_paths(table: dict[str, Any], base: Path) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.catalog.recipe import Rung
+from edgekit.catalog.compress import Rung
 from edgekit.compiler.quantize.rungs import RUNGS
 from edgekit.compiler.stages.frames import PreparedSplit
 from edgekit.compiler.stages.measure import Measured

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.bundle.writer import check_writable
-from edgekit.catalog.recipe import Recipe, Rung
+from edgekit.catalog.compress import Rung
+from edgekit.catalog.recipe import Recipe
 from edgekit.catalog.target import Target, load_target
 from edgekit.compiler import ladder, pack
 from edgekit.compiler.checks import check_export, check_machine

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgekit.catalog.recipe import Rung
+from edgekit.catalog.compress import Rung
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.catalog.recipe import Rung
+from edgekit.catalog.compress import Rung
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.quantize import openvino_ptq
 from edgekit.compiler.quantize.rungs import RUNGS

@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.catalog import files
+from edgekit.catalog.compress import CompressSpec, QuantizeSpec
 from edgekit.catalog.recipe import (
     CalibrationRef,
-    CompressSpec,
     DataSpec,
     Expected,
     ModelSpec,
-    QuantizeSpec,
     Recipe,
     load_recipe,
 )
@@ -206,15 +205,39 @@ BAD_RECIPES = {
     "bad-name": ('"lung"', '"Lung 1"', "must be lower-case letters"),
     "name-that-climbs": ('"lung"', '"../lung"', "must be lower-case letters"),
     "source-without-kind": ("timm:resnet10t", "resnet10t", "is not KIND:ARGUMENT"),
-    "pruning": ("[data]\n", '[compress]\nprune = { criterion = "taylor" }\n[data]\n', "prune is not available in this version"),
-    "pruning-with-nothing": ("[data]\n", "[compress]\nprune = false\n[data]\n", "prune is not available in this version"),
-    "distillation": ("[data]\n", "[compress]\ndistill = { epochs = 10 }\n[data]\n", "distill is not available in this version"),
-    "unknown-rung": ("[data]\n", '[compress]\nquantize = { ladder = ["ptqq"] }\n[data]\n', r"ladder\[0\]: str 'ptqq' is not known here"),
-    "later-rung": (
+    "pruning-without-a-target": (
         "[data]\n",
-        '[compress]\nquantize = { ladder = ["ptq", "qat"] }\n[data]\n',
-        "'qat' is not available in this version",
+        '[compress]\nprune = { criterion = "taylor" }\n[data]\n',
+        "the key 'latency_target' is missing",
     ),
+    "pruning-alone": ("[data]\n", "[compress]\nprune = { latency_target = 0.5 }\n[data]\n", "prune needs a distill part"),
+    "pruning-to-nothing": ("[data]\n", "[compress]\nprune = { latency_target = 0.0 }\n[data]\n", "latency_target is a share"),
+    "pruning-to-everything": ("[data]\n", "[compress]\nprune = { latency_target = 1 }\n[data]\n", "latency_target is a share"),
+    "unknown-criterion": (
+        "[data]\n",
+        '[compress]\nprune = { latency_target = 0.5, criterion = "tailor" }\n[data]\n',
+        "prune.criterion: str 'tailor' is not known here",
+    ),
+    "no-epochs": ("[data]\n", "[compress]\ndistill = { epochs = 0 }\n[data]\n", "epochs must be 1 to 10 000"),
+    "nothing-to-learn-from": (
+        "[data]\n",
+        "[compress]\ndistill = { soft_weight = 0, hard_weight = 0 }\n[data]\n",
+        "soft_weight or hard_weight must be above 0",
+    ),
+    "wild-augmentation": ("[data]\n", "[compress]\ndistill = { augment = { shift = 0.6 } }\n[data]\n", "shift must be between 0 and 0.5"),
+    "untrained-student": (
+        "[data]\n",
+        '[compress]\nstudent = { source = "timm:resnet10t" }\n[data]\n',
+        "student has neither weights nor a distill part",
+    ),
+    "student-of-no-kind": (
+        "[data]\n",
+        '[compress]\nstudent = { source = "resnet10t", weights = "w" }\n[data]\n',
+        "is not KIND:ARGUMENT",
+    ),
+    "search-of-nothing": ("[data]\n", "[compress]\nsearch = true\n[data]\n", "search varies prune"),
+    "too-many-layers": ("[data]\n", "[compress]\nquantize = { fallback_layers = 0 }\n[data]\n", "fallback_layers must be between"),
+    "unknown-rung": ("[data]\n", '[compress]\nquantize = { ladder = ["ptqq"] }\n[data]\n', r"ladder\[0\]: str 'ptqq' is not known here"),
     "empty-ladder": ("[data]\n", "[compress]\nquantize = { ladder = [] }\n[data]\n", "the ladder is empty"),
     "rung-twice": ("[data]\n", '[compress]\nquantize = { ladder = ["ptq", "ptq"] }\n[data]\n', "a rung is repeated"),
     "nothing-expected": ("[data]\n", "[model.expected]\n[data]\n", "neither auc nor accuracy"),
@@ -296,3 +319,27 @@ def test_a_recipe_survives_encoding(recipe):
     """The encoded recipe is JSON, which digests and reports rely on, and decodes to the same recipe."""
     encoded = json.loads(json.dumps(encode(recipe), allow_nan=False))
     assert decode(Recipe, encoded, where="recipe", error=CatalogError) == recipe
+
+
+def test_every_network_of_a_recipe_has_its_paths_beside_the_recipe(recipe):
+    """The student's and further teachers' weights are found as the model's are."""
+    changed(
+        recipe,
+        "[data]\n",
+        """[compress]
+student = { source = "timm:resnet10t", weights = "student.safetensors" }
+distill = { teachers = [{ source = "onnx:other.onnx" }, { source = "timm:resnet18", weights = "deep/third.safetensors" }] }
+[data]
+""",
+    )
+    found = load_recipe(recipe).compress
+    assert found.student.weights == str(recipe.parent / "student.safetensors")
+    assert [teacher.source for teacher in found.distill.teachers] == [f"onnx:{recipe.parent / 'other.onnx'}", "timm:resnet18"]
+    assert found.distill.teachers[1].weights == str(recipe.parent / "deep" / "third.safetensors")
+
+
+def test_a_new_network_is_told_from_the_models_own():
+    """Quantization alone keeps the trained network; anything else may answer a few frames differently by right."""
+    assert not CompressSpec().makes_new_network
+    for part in ({"distill": {}}, {"student": {"source": "timm:x", "weights": "w"}}, {"prune": {"latency_target": 0.5}, "distill": {}}):
+        assert decode(CompressSpec, part, where="test", error=CatalogError).makes_new_network

@@ -243,3 +243,81 @@ def test_the_code_digest_covers_what_results_depend_on(tmp_path, monkeypatch):
         (tmp_path / part / "code.py").write_text("a = 2\n")
         seen.add(digest_of(tmp_path))
     assert len(seen) == 5
+
+
+class Training(Copy):
+    """Counts on from the checkpoint it finds."""
+
+    resumes: ClassVar[bool] = True
+
+    def apply(self, folder, progress):
+        checkpoint = folder / "checkpoint.txt"
+        done = int(checkpoint.read_text()) if checkpoint.exists() else 0
+        checkpoint.write_text(str(done + 1))
+        super().apply(folder, progress)
+
+    def ensures(self, folder):
+        return (folder / "checkpoint.txt").read_text()
+
+
+def test_a_stage_that_keeps_checkpoints_goes_on_in_them(space):
+    """An interruption leaves its folder, under a name that is no result; the finished result leaves nothing else."""
+    with pytest.raises(KeyboardInterrupt):
+        space.run(Training(made=[], fault=KeyboardInterrupt()))
+    (left,) = space._root.iterdir()
+    assert left.name.startswith(".copy-")
+    assert left.name.endswith(".unfinished")
+    assert space.run(Training(made=[])) == "2"
+    assert len(results(space)) == 1
+    assert not left.exists()
+
+
+def test_checkpoints_of_other_inputs_are_not_gone_on_with(space):
+    """The folder is named after everything the result depends on."""
+    with pytest.raises(KeyboardInterrupt):
+        space.run(Training(made=[], fault=KeyboardInterrupt()))
+    assert space.run(Training(made=[], text="y")) == "1"
+
+
+def test_two_compiles_do_not_work_in_one_folder_of_checkpoints(space):
+    """The second is told to wait; the first is not disturbed."""
+
+    class Meanwhile(Training):
+        def apply(self, folder, progress):
+            with pytest.raises(OutputError, match="another compile works in .*, on the same stage"):
+                space.run(Training(made=[]))
+            super().apply(folder, progress)
+
+    assert space.run(Meanwhile(made=[])) == "1"
+
+
+class Ranks(w.Processes):
+    """Two processes in turn, told apart by rank; waiting is counted."""
+
+    def wait(self):
+        pass
+
+
+def test_one_of_several_processes_makes_a_result_and_the_others_open_it(tmp_path):
+    """A result that the first one did not make is not made by another one."""
+    made = []
+    other = w.Workspace(tmp_path, Silent(), Ranks(rank=1, count=2))
+    with pytest.raises(FileNotFoundError):
+        other.run(Copy(made=made))
+    assert made == []
+    assert w.Workspace(tmp_path, Silent(), Ranks(rank=0, count=2)).run(Copy(made=made)) == "x"
+    assert other.run(Copy(made=made)) == "x"
+    assert made == ["x"]
+
+
+def test_every_process_takes_part_in_a_collective_stage(tmp_path):
+    """And only the first gives the result its name."""
+
+    class Together(Training):
+        collective: ClassVar[bool] = True
+
+    made = []
+    with pytest.raises(FileNotFoundError):
+        w.Workspace(tmp_path, Silent(), Ranks(rank=1, count=2)).run(Together(made=made))
+    assert made == ["x"]
+    assert w.Workspace(tmp_path, Silent(), Ranks(rank=0, count=2)).run(Together(made=made)) == "2"

@@ -28,7 +28,6 @@ from edgekit.schema.model_io import InputSpec, OutputSpec, Task
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_SECURITY_VERSION = 2**31 - 1
-_PATH_KEYS = (("model", "weights"), ("data", "manifest"))
 _PATH_SOURCES = ("onnx:", "pt2:")
 
 
@@ -166,15 +165,26 @@ def load_recipe(path: str | os.PathLike[str], *, settings: Sequence[str] = (), t
 
 def _resolve_paths(table: dict[str, Any], base: Path) -> None:
     """Makes every path of a table absolute against `base`, in place."""
-    for section, key in _PATH_KEYS:
-        part = table.get(section)
-        if isinstance(part, dict) and isinstance(part.get(key), str):
-            part[key] = str(base / part[key])
-    model = table.get("model")
-    if isinstance(model, dict) and isinstance(model.get("source"), str):
+    data = table.get("data")
+    if isinstance(data, dict) and isinstance(data.get("manifest"), str):
+        data["manifest"] = str(base / data["manifest"])
+    for network in _networks(table):
+        if isinstance(network.get("weights"), str):
+            network["weights"] = str(base / network["weights"])
+        source = network.get("source")
         for kind in _PATH_SOURCES:
-            if model["source"].startswith(kind):
-                model["source"] = kind + str(base / model["source"][len(kind) :])
+            if isinstance(source, str) and source.startswith(kind):
+                network["source"] = kind + str(base / source[len(kind) :])
+
+
+def _networks(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """The tables of a recipe that name a network: the model, the student, further teachers. What is not a table is left to the decoder to refuse."""
+    compress = table.get("compress")
+    parts = compress if isinstance(compress, dict) else {}
+    distill = parts.get("distill")
+    teachers = distill.get("teachers") if isinstance(distill, dict) else None
+    found = [table.get("model"), parts.get("student"), *(teachers if isinstance(teachers, list) else [])]
+    return [network for network in found if isinstance(network, dict)]
 
 
 def _apply(table: dict[str, Any], setting: str) -> None:

@@ -1,0 +1,48 @@
+"""One compile in several processes, as `accelerate launch` and `torchrun` start them: all train together, one does everything else.
+
+Rules this file keeps:
+
+1. Without a launcher there is one process, and nothing of PyTorch's is imported here.
+2. Every process walks through the same stages in the same order. The first makes what is not training; the others wait for it and read its result.
+3. A process that fails ends; the launcher ends the others, and the same command resumes.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from dataclasses import dataclass
+
+# The first process may measure and quantize for long while the others wait.
+_LONGEST_WAIT = dt.timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processes:
+    """This process and how many there are.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        count: Processes in all.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that makes what is not training."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Returns when every process has come here."""
+        if self.count > 1:
+            from accelerate import PartialState
+
+            PartialState(timeout=_LONGEST_WAIT).wait_for_everyone()
+
+
+def launched() -> Processes:
+    """What the launcher's environment says."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    return Processes(rank=int(os.environ.get("RANK", "0")), count=count) if count > 1 else Processes()

@@ -37,7 +37,7 @@ class Copy(w.Stage[str]):
         (folder / "one.txt").write_text(self.text)
         if self.fault is not None:
             raise self.fault
-        (folder / "inner").mkdir()
+        (folder / "inner").mkdir(exist_ok=True)
         (folder / "inner" / "two.txt").write_text(self.text)
 
     def ensures(self, folder):
@@ -284,7 +284,7 @@ def test_two_compiles_do_not_work_in_one_folder_of_checkpoints(space):
 
     class Meanwhile(Training):
         def apply(self, folder, progress):
-            with pytest.raises(OutputError, match="another compile works in .*, on the same stage"):
+            with pytest.raises(OutputError, match=r"another compile works in .*, on the same stage"):
                 space.run(Training(made=[]))
             super().apply(folder, progress)
 

@@ -37,7 +37,12 @@ class AugmentSpec:
     speckle: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, value, most in (("shift", self.shift, 0.5), ("gain", self.gain, 0.9), ("offset", self.offset, 128), ("speckle", self.speckle, 1)):
+        for name, value, most in (
+            ("shift", self.shift, 0.5),
+            ("gain", self.gain, 0.9),
+            ("offset", self.offset, 128),
+            ("speckle", self.speckle, 1),
+        ):
             if not 0 <= value <= most:
                 raise ValueError(f"{name} must be between 0 and {most}, not {value}")
 
@@ -212,7 +217,8 @@ class StudySpec:
         trials: Points to try, over all processes that share the study.
         storage: Where trials are kept: an Optuna storage URL that several machines share; None for a file in the work folder.
         criteria: Criteria to try.
-        latency_targets: Lowest and highest latency target to try.
+        ratios: Smallest and largest share of channels to take out.
+        rungs: Rungs to try.
         epochs: Epochs of a trial's training; the chosen point gets the recipe's.
         max_auc_loss: The chosen point is the fastest of the front whose AUC on `val` is at most this below the teacher's.
         seed: Of the sampler.
@@ -221,19 +227,23 @@ class StudySpec:
     trials: int = 12
     storage: str | None = None
     criteria: tuple[Criterion, ...] = ("taylor", "l2", "bn-scale")
-    latency_targets: tuple[float, float] = (0.25, 0.8)
+    ratios: tuple[float, float] = (0.1, 0.7)
+    rungs: tuple[Rung, ...] = ("ptq", "ptq-full")
     epochs: int = 2
     max_auc_loss: float = 0.005
     seed: int = 0
 
     def __post_init__(self) -> None:
-        low, high = self.latency_targets
-        if not 0 < low < high < 1:
-            raise ValueError("latency_targets are two shares, the lower one first, above 0 and below 1")
+        low, high = self.ratios
+        if not 0 <= low < high < 1:
+            raise ValueError("ratios are two shares of the channels, the lower one first, from 0 and below 1")
         if not 1 <= self.trials <= 10_000 or not 1 <= self.epochs <= 10_000 or self.seed < 0:
             raise ValueError("trials and epochs must be 1 to 10 000, and the seed not negative")
-        if not self.criteria or len(set(self.criteria)) != len(self.criteria):
-            raise ValueError("criteria is empty or repeats a name")
+        for name, values in (("criteria", self.criteria), ("rungs", self.rungs)):
+            if not values or len(set(values)) != len(values):
+                raise ValueError(f"{name} is empty or repeats a name")
+        if "qat" in self.rungs:
+            raise ValueError("rungs of a search are quick ones; qat is a rung of the ladder that the chosen point then climbs")
         if not 0 <= self.max_auc_loss <= 0.5:
             raise ValueError(f"max_auc_loss must be between 0 and 0.5, not {self.max_auc_loss}")
 

@@ -27,6 +27,7 @@ class Target:
         architectures: `platform.machine()` in lower case of the machines it stands for.
         engine: Name of the runtime's engine.
         settings: The engine's configuration keys; pinned in every bundle made for this target.
+        channel_multiple: Pruned channel counts are multiples of this, so that the engine's vector units are full.
         facts: What the profile relies on.
     """
 
@@ -35,11 +36,14 @@ class Target:
     architectures: tuple[str, ...]
     engine: str
     settings: dict[str, str]
+    channel_multiple: int = 1
     facts: tuple[Fact, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.architectures:
             raise ValueError("architectures is empty")
+        if not 1 <= self.channel_multiple <= 256:
+            raise ValueError(f"channel_multiple must be between 1 and 256, not {self.channel_multiple}")
 
 
 def load_target(name: str) -> Target:

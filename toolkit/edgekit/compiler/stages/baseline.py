@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.stages.frames import PreparedSplit
-from edgekit.compiler.stages.load import FloatGraph, LazySource
+from edgekit.compiler.stages.load import FloatGraph, Opened
 from edgekit.compiler.versions import versions
 from edgekit.compiler.workspace import Stage
 from edgekit.profiler.host import fingerprint
@@ -24,7 +24,7 @@ class BaselineStage(Stage[NDArray[np.float32]]):
     """Runs the trained model in its own framework, in float32: logits (frames, outputs)."""
 
     name: ClassVar[str] = "baseline"
-    source: LazySource
+    source: Opened
     graph: FloatGraph
     split: PreparedSplit
 

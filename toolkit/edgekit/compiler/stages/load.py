@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from edgekit.catalog.recipe import ModelSpec
 from edgekit.compiler.load import open_source
@@ -28,6 +28,22 @@ class FloatGraph:
     notes: tuple[str, ...]
 
 
+class Opened(Protocol):
+    """What the stages ask of a model that is opened when it is first needed."""
+
+    spec: InputSpec
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether `fingerprint` tells everything the model depends on."""
+
+    def get(self) -> SourceModel:
+        """The model itself."""
+
+    def fingerprint(self) -> dict[str, object]:
+        """What the model depends on, by content."""
+
+
 class LazySource:
     """The trained model, opened when it is first needed: a compile whose stages are cached never imports torch."""
 
@@ -35,6 +51,11 @@ class LazySource:
         self.model = model
         self.spec = spec
         self._opened: SourceModel | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        # A factory's code may read anything; only running it tells what it makes.
+        return not self.model.source.startswith("python:")
 
     def get(self) -> SourceModel:
         if self._opened is None:
@@ -65,12 +86,11 @@ class LoadStage(Stage[FloatGraph]):
     """Opens the model and exports it."""
 
     name: ClassVar[str] = "load"
-    source: LazySource
+    source: Opened
 
     @property
     def repeatable(self) -> bool:
-        # A factory's code may read anything; only running it tells what it makes.
-        return not self.source.model.source.startswith("python:")
+        return self.source.repeatable
 
     def requires(self) -> Mapping[str, object]:
         return {

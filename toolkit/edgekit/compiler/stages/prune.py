@@ -1,0 +1,213 @@
+"""ratio and prune: how many channels go is measured, then they go.
+
+The decision is a stage of its own: it rests on times, which no second run repeats, and everything after it must be repeatable. A resumed or repeated compile
+in the same work folder takes the recorded decision.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from edgekit.bundle.manifest import EngineSpec
+from edgekit.catalog.compress import PruneSpec
+from edgekit.catalog.recipe import ModelSpec
+from edgekit.compiler import network as n
+from edgekit.compiler import timing
+from edgekit.compiler.progress import Progress, Silent
+from edgekit.compiler.quantize import openvino_ptq
+from edgekit.compiler.quantize.rungs import RUNGS
+from edgekit.compiler.stages.explain import ExplainStage
+from edgekit.compiler.stages.load import LoadStage
+from edgekit.compiler.stages.quantize import Artefact
+from edgekit.compiler.stages.train import Teacher, TrainingFrames, example_frame
+from edgekit.compiler.versions import versions
+from edgekit.compiler.workspace import Stage, file_digest
+from edgekit.schema.decode import encode
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgekit.compiler.prune.plan import ChannelPlan
+
+RATIO = "ratio.json"
+TAYLOR_BATCHES = 8
+"""Batches whose gradients the Taylor criterion sums."""
+_TAYLOR_BATCH = 16
+_PROBE_FRAMES = 8
+"""Calibration frames of a candidate that is only timed: ranges do not change its latency."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Cut:
+    """What is pruned and how: shared by the decision and the cut itself.
+
+    Attributes:
+        network: What is pruned.
+        spec: The recipe's.
+        round_to: Channel counts are multiples of this.
+        teacher: Whose answers the Taylor criterion's loss is about.
+        frames: Frames of `train` for that loss.
+    """
+
+    network: n.Network
+    spec: PruneSpec
+    round_to: int
+    teacher: Teacher
+    frames: TrainingFrames
+
+    def key(self) -> dict[str, object]:
+        """For a stage's key: what decides which channels go at a ratio."""
+        return {
+            "network": self.network.sha256,
+            "criterion": self.spec.criterion,
+            "scope": self.spec.scope,
+            "max_ratio": self.spec.max_ratio,
+            "round_to": self.round_to,
+            "teacher": self.teacher.graph.sha256,
+            "frames": self.frames.key(),
+            "versions": versions("torch", "torch-pruning", "timm", "torchvision", "numpy"),
+        }
+
+    def plan(self, module: torch.nn.Module, ratio: float) -> ChannelPlan:
+        """The channels that stay at a ratio."""
+        from edgekit.compiler.prune.plan import PruneSettings, plan_pruning
+
+        settings = PruneSettings(
+            criterion=self.spec.criterion, scope=self.spec.scope, ratio=ratio, max_ratio=self.spec.max_ratio, round_to=self.round_to
+        )
+        return plan_pruning(module, example_frame(self.frames.input), settings, self.losses)
+
+    def losses(self, module: torch.nn.Module) -> Iterator[torch.Tensor]:
+        """Losses of a module on frames of `train`, one a batch: its divergence from the labels, which is what training will lower."""
+        import torch
+
+        from edgekit.compiler.distill.losses import hard_loss
+        from edgekit.compiler.load.source import normalize
+
+        train = self.frames.train
+        chosen = np.random.default_rng(0).permutation(len(train.tensors))[: TAYLOR_BATCHES * _TAYLOR_BATCH]
+        for start in range(0, len(chosen), _TAYLOR_BATCH):
+            rows = np.sort(chosen[start : start + _TAYLOR_BATCH])
+            frames = torch.from_numpy(normalize(np.asarray(train.tensors[rows]), self.frames.input))
+            yield hard_loss(module(frames), torch.from_numpy(train.truth[rows]), self.frames.output)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """A decision: the share of channels that goes, and the probes it rests on, JSON-ready."""
+
+    ratio: float
+    document: dict[str, Any]
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RatioStage(Stage[Ratio]):
+    """Finds the smallest ratio whose compiled INT8 candidate is as fast as the recipe asks."""
+
+    name: ClassVar[str] = "ratio"
+    cut: Cut
+    model: ModelSpec
+    engine: EngineSpec
+    reference: Artefact
+    calibration: np.ndarray[Any, np.dtype[np.uint8]]
+
+    def requires(self) -> Mapping[str, object]:
+        return {
+            "cut": self.cut.key(),
+            "latency_target": self.cut.spec.latency_target,
+            "engine": encode(self.engine),
+            "reference": self.reference.sha256,
+            "host": timing.host_name(),
+            "versions": versions("openvino", "nncf"),
+        }
+
+    def apply(self, folder: Path, progress: Progress) -> None:
+        from edgekit.compiler.prune.search_ratio import MOST_PROBES, find_ratio
+
+        probes: list[dict[str, object]] = []
+
+        def share(ratio: float) -> float:
+            measured, parameters = self._probe(ratio)
+            probes.append({"ratio": ratio, "parameters": parameters, **encode(measured)})
+            progress.step(len(probes), MOST_PROBES)
+            progress.note(f"{ratio:.1%} of the channels out: {measured.share:.1%} of the unpruned INT8 latency on this host")
+            return measured.share
+
+        found = find_ratio(share, self.cut.spec.latency_target, high=self.cut.spec.max_ratio)
+        document = {"ratio": found.ratio, "share": found.share, "probes": probes, "host": timing.host_name()}
+        (folder / RATIO).write_text(json.dumps(document, allow_nan=False))
+
+    def _probe(self, ratio: float) -> tuple[timing.LatencyShare, int]:
+        """Cuts, exports, quantizes and times a candidate; nothing of it is kept."""
+        from edgekit.compiler.prune import plan
+
+        module = self.cut.network.build()
+        with tempfile.TemporaryDirectory(prefix="edgekit-probe-") as name:
+            folder = Path(name)
+            planned = self.cut.plan(module, ratio)
+            candidate = plan.apply_plan(self.cut.network.build(), planned)
+            plan.save(planned, candidate, folder, base=self.cut.network.folder)
+            source = n.NetworkSource(
+                n.Network(architecture=self.cut.network.architecture, folder=folder), self.model, self.cut.frames.input
+            )
+            LoadStage(source=source).apply(folder, Silent())
+            graph = LoadStage(source=source).ensures(folder)
+            explain = ExplainStage(graph=graph, input=self.cut.frames.input)
+            explain.apply(folder, Silent())
+            openvino_ptq.build_ir(explain.ensures(folder).path, RUNGS["ptq"], self.calibration[:_PROBE_FRAMES], folder, Silent())
+            files = {"xml": folder / openvino_ptq.XML, "bin": folder / openvino_ptq.BIN}
+            artefact = Artefact(files=files, sha256="", precision="int8")
+            frame = np.ascontiguousarray(self.calibration[:1])
+            measured = timing.latency_share(artefact, self.reference, self.engine, frame)
+        return measured, sum(parameter.numel() for parameter in candidate.parameters())
+
+    def ensures(self, folder: Path) -> Ratio:
+        document = json.loads((folder / RATIO).read_text())
+        return Ratio(ratio=document["ratio"], document=document, sha256=file_digest(folder / RATIO))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PruneStage(Stage[n.Network]):
+    """Takes a share of the channels out, and lets batch normalization settle to what is left."""
+
+    name: ClassVar[str] = "prune"
+    cut: Cut
+    ratio: float
+
+    def requires(self) -> Mapping[str, object]:
+        return {"cut": self.cut.key(), "ratio": self.ratio}
+
+    def apply(self, folder: Path, progress: Progress) -> None:
+        from edgekit.compiler.prune import plan
+        from edgekit.compiler.prune.batch_norm import recalibrate_batch_norm
+
+        module = self.cut.network.build()
+        planned = self.cut.plan(module, self.ratio)
+        pruned = plan.apply_plan(self.cut.network.build(), planned)
+        recalibrate_batch_norm(pruned, self._batches(progress))
+        plan.save(planned, pruned, folder, base=self.cut.network.folder)
+
+    def _batches(self, progress: Progress) -> Callable[[], Iterator[torch.Tensor]]:
+        from edgekit.compiler.load.source import normalize
+
+        def batches() -> Iterator[torch.Tensor]:
+            import torch
+
+            tensors = self.cut.frames.train.tensors
+            rows = np.sort(np.random.default_rng(0).permutation(len(tensors))[: TAYLOR_BATCHES * 2 * _TAYLOR_BATCH])
+            for start in range(0, len(rows), _TAYLOR_BATCH):
+                yield torch.from_numpy(normalize(np.asarray(tensors[rows[start : start + _TAYLOR_BATCH]]), self.cut.frames.input))
+                progress.step(min(start + _TAYLOR_BATCH, len(rows)), len(rows))
+
+        return batches
+
+    def ensures(self, folder: Path) -> n.Network:
+        return n.Network(architecture=self.cut.network.architecture, folder=folder)

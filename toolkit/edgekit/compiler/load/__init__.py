@@ -1,18 +1,23 @@
 """Where a trained model comes from: one file a kind of source, behind one contract.
 
-`SOURCES` is the extension point: `KIND:ARGUMENT` in a recipe names a function `open(argument, model, spec) -> SourceModel`.
+`SOURCES` is the extension point: `KIND:ARGUMENT` in a recipe names a function `open(argument, model, spec) -> SourceModel`. A kind that can give its
+architecture without weights, for a student to start from, also stands in `BUILDERS`: `build(argument, arguments, spec)` returns a function that makes the
+module for a number of outputs.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from edgekit.catalog.recipe import ModelSpec
 from edgekit.compiler.load.source import SourceModel
 from edgekit.errors import CatalogError, nearest
 from edgekit.schema.model_io import InputSpec
+
+if TYPE_CHECKING:
+    import torch
 
 Opener = Callable[[str, ModelSpec, InputSpec], SourceModel]
 
@@ -25,6 +30,13 @@ SOURCES: Mapping[str, str] = {
     "pt2": "edgekit.compiler.load.pt2_file:open_pt2",
 }
 
+BUILDERS: Mapping[str, str] = {
+    "timm": "edgekit.compiler.load.zoo:build_timm",
+    "torchvision": "edgekit.compiler.load.zoo:build_torchvision",
+    "torchxrayvision": "edgekit.compiler.load.zoo:build_torchxrayvision",
+    "python": "edgekit.compiler.load.factory:build_factory",
+}
+
 
 def opener(source: str) -> tuple[Opener, str]:
     """The function and the argument of a `KIND:ARGUMENT`.
@@ -32,13 +44,41 @@ def opener(source: str) -> tuple[Opener, str]:
     Raises:
         CatalogError: The kind is unknown.
     """
+    kind, argument = split_source(source)
+    return cast("Opener", _named(SOURCES[kind])), argument
+
+
+def builder(source: str, arguments: Mapping[str, object], spec: InputSpec) -> Callable[[int], torch.nn.Module]:
+    """What makes the architecture of a `KIND:ARGUMENT` without weights, for a number of outputs.
+
+    Raises:
+        CatalogError: The kind is unknown, or has no architecture without weights.
+    """
+    kind, argument = split_source(source)
+    if kind not in BUILDERS:
+        raise CatalogError(
+            f"source = {source!r}: a model from {kind}: cannot start as a new network", hint=f"kinds that can: {', '.join(BUILDERS)}"
+        )
+    return cast("Callable[[int], torch.nn.Module]", _named(BUILDERS[kind])(argument, arguments, spec))
+
+
+def split_source(source: str) -> tuple[str, str]:
+    """Kind and argument of a `KIND:ARGUMENT`.
+
+    Raises:
+        CatalogError: The kind is unknown, or nothing stands after it.
+    """
     kind, _, argument = source.partition(":")
     if kind not in SOURCES:
-        raise CatalogError(f"model.source: the kind {kind!r} is not known", hint=nearest(kind, SOURCES))
+        raise CatalogError(f"source: the kind {kind!r} is not known", hint=nearest(kind, SOURCES))
     if not argument:
-        raise CatalogError(f"model.source = {source!r} names nothing after the colon", hint="for example timm:resnet18")
-    module, _, attribute = SOURCES[kind].partition(":")
-    return cast("Opener", getattr(importlib.import_module(module), attribute)), argument
+        raise CatalogError(f"source = {source!r} names nothing after the colon", hint="for example timm:resnet18")
+    return kind, argument
+
+
+def _named(entry: str) -> Callable[..., object]:
+    module, _, attribute = entry.partition(":")
+    return cast("Callable[..., object]", getattr(importlib.import_module(module), attribute))
 
 
 def open_source(model: ModelSpec, spec: InputSpec) -> SourceModel:

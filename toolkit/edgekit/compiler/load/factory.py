@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit.catalog.recipe import ModelSpec
 from edgekit.compiler.load import weights
@@ -20,22 +20,41 @@ from edgekit.compiler.torchvision_ops import define_missing_operators
 from edgekit.errors import CatalogError, ModelError, nearest
 from edgekit.schema.model_io import InputSpec
 
+if TYPE_CHECKING:
+    import torch
+
 
 def open_factory(argument: str, model: ModelSpec, spec: InputSpec) -> TorchModel:
     """`python:MODULE:FUNCTION`."""
-    import torch
-
-    define_missing_operators()
-    with _working_directory_on_path():
-        module = _call(_find(argument), argument, model)
-    if not isinstance(module, torch.nn.Module):
-        raise ModelError(f"python:{argument} returned {type(module).__name__}, not a torch.nn.Module")
+    module = build_factory(argument, model.arguments, spec)(len(model.labels))
     notes: tuple[str, ...] = ()
     if model.weights is not None:
         built = module
         outputs = len(model.labels)
         module, notes = weights.fit(lambda _: built, Path(model.weights), (outputs,))
     return TorchModel(module.float(), spec, labels=len(model.labels), binary=model.task == "binary", notes=notes)
+
+
+def build_factory(argument: str, arguments: Mapping[str, object], spec: InputSpec) -> Callable[[int], torch.nn.Module]:
+    """What the user's function makes; the number of outputs, and the frames, are the function's own business.
+
+    What is returned raises CatalogError where the argument is not MODULE:FUNCTION, and ModelError where there is no such function, it fails, or it
+    returns no module.
+    """
+    del spec
+
+    def build(outputs: int) -> torch.nn.Module:
+        import torch
+
+        del outputs
+        define_missing_operators()
+        with _working_directory_on_path():
+            module = _call(_find(argument), argument, arguments)
+        if not isinstance(module, torch.nn.Module):
+            raise ModelError(f"python:{argument} returned {type(module).__name__}, not a torch.nn.Module")
+        return module
+
+    return build
 
 
 def _find(argument: str) -> Any:
@@ -67,8 +86,8 @@ def _working_directory_on_path() -> Iterator[None]:
         sys.path.remove(here)
 
 
-def _call(factory: Any, argument: str, model: ModelSpec) -> object:
+def _call(factory: Any, argument: str, arguments: Mapping[str, object]) -> object:
     try:
-        return factory(**model.arguments)
+        return factory(**arguments)
     except (Exception, SystemExit) as error:  # the user's own code
         raise ModelError(f"python:{argument} failed: {type(error).__name__}: {error}", hint="call it by itself to see where") from error

@@ -24,7 +24,11 @@ BATCH = 8
 
 
 class TorchModel:
-    """A torch module in evaluation mode."""
+    """A torch module in evaluation mode.
+
+    Attributes:
+        module: The module itself, for stages that prune or train; they work on a copy.
+    """
 
     def __init__(self, module: torch.nn.Module, spec: InputSpec, *, labels: int, binary: bool, notes: tuple[str, ...] = ()) -> None:
         """Checks that the module takes the recipe's frames and answers with the recipe's labels.
@@ -40,7 +44,7 @@ class TorchModel:
             ModelError: It fails on a frame, or its output is not one logit a label.
         """
         self.notes = notes
-        self._module = module.eval()
+        self.module = module.eval()
         self._spec = spec
         self._batch = BATCH
         self._check(labels, binary=binary)
@@ -51,7 +55,7 @@ class TorchModel:
         with _quiet():
             try:
                 program = torch.onnx.export(
-                    self._module, (self._example(),), dynamo=True, opset_version=OPSET, external_data=False, verbose=False
+                    self.module, (self._example(),), dynamo=True, opset_version=OPSET, external_data=False, verbose=False
                 )
             except Exception as error:  # the exporter raises whatever the model's code raises under tracing
                 raise ModelError(
@@ -75,7 +79,7 @@ class TorchModel:
         with torch.inference_mode():
             for start in range(0, len(tensors), self._batch):
                 part = normalize(np.asarray(tensors[start : start + self._batch]), self._spec)
-                parts.append(self._module(torch.from_numpy(part)).float().numpy())
+                parts.append(self.module(torch.from_numpy(part)).float().numpy())
                 on_frame(min(start + self._batch, len(tensors)))
         logits: NDArray[np.float32] = np.concatenate(parts).astype(np.float32, copy=False)
         if not np.isfinite(logits).all():
@@ -93,7 +97,7 @@ class TorchModel:
 
         with torch.inference_mode(), _quiet():
             try:
-                output = self._module(self._example())
+                output = self.module(self._example())
             except Exception as error:  # the model's own code
                 raise ModelError(
                     f"the model fails on a frame of {self._spec.channels} × {self._spec.size[0]} × {self._spec.size[1]}: {first_line(error)}",
@@ -111,8 +115,8 @@ class TorchModel:
         frames = torch.cat([example, example.flip(-1)])
         with torch.inference_mode(), _quiet():
             try:
-                together = self._module(frames)
-                alone = torch.cat([self._module(frame[None]) for frame in frames])
+                together = self.module(frames)
+                alone = torch.cat([self.module(frame[None]) for frame in frames])
             except Exception:  # noqa: BLE001 - the model's own code; one frame at a time works, as was just seen
                 return False
         return tuple(together.shape) == (2, outputs) and bool(torch.allclose(together, alone, rtol=1e-3, atol=1e-4))

@@ -62,13 +62,13 @@ def fit(
         ModelError: The weights do not fit the architecture; names the tensors.
     """
     tensors, notes = read(path)
-    candidates = _readings(tensors, left_out)
+    candidates = readings(tensors, left_out)
     problems = []
     for count in outputs:
         module = build(count)
         wanted = module.state_dict()
         given, more = min(candidates, key=lambda reading: len(wanted.keys() ^ reading[0].keys()))
-        problem = _misfit(wanted, given)
+        problem = misfit(wanted, given)
         if problem is None:
             module.load_state_dict(given, strict=True)
             return module, notes + more
@@ -116,8 +116,13 @@ def _unwrap(loaded: object, path: Path) -> tuple[dict[str, torch.Tensor], tuple[
     raise ModelError(f"{path} holds no table of tensors", hint=f"known places: {', '.join(WRAPPERS)}; or {_SAFE_HINT}")
 
 
-def _readings(tensors: Mapping[str, torch.Tensor], left_out: tuple[str, ...]) -> list[tuple[dict[str, torch.Tensor], tuple[str, ...]]]:
-    """The names as they are, then with one common prefix after the other taken off; and what to note about each."""
+def readings(tensors: Mapping[str, torch.Tensor], left_out: tuple[str, ...]) -> list[tuple[dict[str, torch.Tensor], tuple[str, ...]]]:
+    """The ways to read a file's names: as they are, then with one common prefix after the other taken off; and what to note about each.
+
+    Args:
+        tensors: Name, as in the file, to tensor.
+        left_out: Names that the logits do not need.
+    """
     # Averaged models count their updates in a tensor of their own.
     names = {name: tensor for name, tensor in tensors.items() if name != "n_averaged"}
     notes: tuple[str, ...] = ()
@@ -132,7 +137,8 @@ def _readings(tensors: Mapping[str, torch.Tensor], left_out: tuple[str, ...]) ->
         notes = (*notes, f"the prefix {prefix!r} was taken off the weights' names")
 
 
-def _misfit(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> str | None:
+def misfit(wanted: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> str | None:
+    """What keeps the tensors of a file from being loaded into an architecture; None where they fit."""
     missing = [name for name in wanted if name not in given]
     extra = [name for name in given if name not in wanted]
     if missing or extra:

@@ -1,0 +1,115 @@
+"""Finds how much must go for a latency target, by measuring.
+
+The latency of a pruned network over its ratio falls, but in steps (channels go in blocks) and under noise. The search therefore keeps a bracket, one ratio that
+missed the target and one that met it, and narrows it by regula falsi with bisection where that stalls (as in Dowell & Jarratt, 1971, halving the weight of an
+end that stays).
+
+Rules this file keeps:
+
+1. The answer is a ratio that was measured and met the target: the smallest such.
+2. Every measurement is in the record, in the order it was made, so that the decision can be repeated without the clock.
+3. A target that the largest ratio does not meet is refused, with what was reached.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgekit.errors import ModelError
+
+MOST_PROBES = 8
+"""Measurements of one search, at most; each compiles and times a candidate."""
+NARROWEST = 0.005
+"""Width of a bracket that is not worth another measurement: half a percent of the channels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One measurement.
+
+    Attributes:
+        ratio: Share of the channels that were gone.
+        share: Latency in parts of the unpruned network's.
+    """
+
+    ratio: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What a search found.
+
+    Attributes:
+        ratio: The smallest measured ratio that met the target.
+        share: Its latency, in parts of the unpruned network's.
+        target: What was asked for.
+        probes: Every measurement, in order.
+    """
+
+    ratio: float
+    share: float
+    target: float
+    probes: tuple[Probe, ...]
+
+
+def find_ratio(
+    measure: Callable[[float], float], target: float, *, high: float = 0.9, tolerance: float = 0.03, most: int = MOST_PROBES
+) -> Search:
+    """Finds the smallest ratio that meets a latency target.
+
+    Args:
+        measure: Takes a ratio and returns the latency of the network pruned by it, in parts of the unpruned network's.
+        target: Largest share that is wanted, above 0 and below 1.
+        high: The largest ratio.
+        tolerance: A share this much below the target is near enough.
+        most: Measurements at most, at least 2.
+
+    Returns:
+        The ratio, and how it was found.
+
+    Raises:
+        ModelError: The largest ratio does not meet the target, or a measurement is no positive number.
+        ValueError: The arguments contradict each other.
+    """
+    if not 0 < target < 1 or not 0 < high <= 1 or tolerance < 0 or most < 2:
+        raise ValueError("a search needs a target between 0 and 1, a largest ratio of at most 1, and at least two measurements")
+    probes = [_probe(measure, high)]
+    best = probes[0]
+    if best.share > target:
+        raise ModelError(
+            f"pruning does not reach {target:.0%} of the unpruned latency: with {high:.0%} of the channels gone it is {best.share:.0%}",
+            hint=f"raise prune.latency_target above {best.share:.2f}, raise prune.max_ratio, or choose a smaller student",
+        )
+    # The unpruned network has the share 1; that needs no measurement.
+    missed, excess, room = 0.0, 1 - target, best.share - target
+    last_met: bool | None = None
+    while len(probes) < most and best.share < target - tolerance and best.ratio - missed > NARROWEST:
+        probe = _probe(measure, _next(missed, excess, best.ratio, room))
+        probes.append(probe)
+        met = probe.share <= target
+        if met:
+            best, room = probe, probe.share - target
+            excess = excess / 2 if last_met is True else excess
+        else:
+            missed, excess = probe.ratio, probe.share - target
+            room = room / 2 if last_met is False else room
+        last_met = met
+    return Search(ratio=best.ratio, share=best.share, target=target, probes=tuple(probes))
+
+
+def _next(missed: float, excess: float, met: float, room: float) -> float:
+    """Where the line through both ends meets the target, kept off the ends by a tenth of the bracket."""
+    part = excess / (excess - room) if excess > room else 0.5
+    return missed + min(max(part, 0.1), 0.9) * (met - missed)
+
+
+def _probe(measure: Callable[[float], float], ratio: float) -> Probe:
+    share = float(measure(ratio))
+    if not math.isfinite(share) or share <= 0:
+        raise ModelError(
+            f"the latency at a ratio of {ratio:.3f} was measured as {share}", hint="measure again on an otherwise idle machine"
+        )
+    return Probe(ratio=ratio, share=share)

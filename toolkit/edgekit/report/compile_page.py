@@ -19,21 +19,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.report.calibration import calibration_section
+from edgekit.report.cam import map_section
 from edgekit.report.comparison import classes_section, confusion_section, difference_section, figures_section
 from edgekit.report.flips import flips_section
+from edgekit.report.gates import gates_section, verdict
 from edgekit.report.html import Content, Figure, Html, callout, columns, element, figures, key_values, page, section, table
 from edgekit.report.making import host_facts, ladder_section, stages_section, target_facts
-from edgekit.report.wording import UNDEFINED, count, decimal, milliseconds, share, tiny, told_apart
+from edgekit.report.operating import operating_section
+from edgekit.report.pruning import pruning_section
+from edgekit.report.roc import roc_section
+from edgekit.report.search import search_section
+from edgekit.report.steps import steps_section
+from edgekit.report.subgroups import subgroups_section
+from edgekit.report.training import training_section
+from edgekit.report.wording import UNDEFINED, count, decimal, milliseconds, share
 
 Document = Mapping[str, Any]
 
 MIB = 1024.0 * 1024.0
 
-_GATES = {
-    "auc_difference_lower_bound": "loss of AUC",
-    "harmful_flips": "right answers made wrong",
-    "flips": "changed answers",
-}
 _SPLITS = {
     "train": "trained the model, and may calibrate it",
     "calib": "calibrates the quantization, with train where it is too small",
@@ -43,29 +48,43 @@ _SPLITS = {
 _PERCENTILES = {"p50": "median", "p90": "p90", "p95": "p95", "p99": "p99"}
 
 
-def render(document: Mapping[str, Any], frames: Mapping[str, NDArray[np.uint8]]) -> str:
+def render(
+    document: Mapping[str, Any],
+    frames: Mapping[str, NDArray[np.uint8]],
+    overlays: Mapping[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]] | None = None,
+) -> str:
     """The page.
 
     Args:
         document: What the compiler found: the JSON report. Labels, file names and reasons in it are untrusted.
         frames: File name of each frame whose answer changed to its preprocessed pixels, uint8 (rows, columns) or (rows, columns, 3) in RGB order.
+        overlays: File name to the same frame under the map of the trained model and under the device's, each uint8 (rows, columns, 3) in RGB order;
+            None where there are no maps.
 
     Raises:
         DataError: Pixels that are shown are no such picture.
     """
     return page(
         f"{document['name']} {document['version']} for {document['target']['name']}",
-        _verdict(document),
+        verdict(document),
         _headline(document),
         *_reading(document),
-        _gates(document),
+        gates_section(document),
         figures_section(document),
         difference_section(document),
+        *roc_section(document),
+        *operating_section(document),
         confusion_section(document),
         classes_section(document),
-        flips_section(document, frames),
+        *calibration_section(document),
+        flips_section(document, frames, overlays or {}),
+        *subgroups_section(document),
+        *steps_section(document),
+        *search_section(document),
+        *pruning_section(document),
+        *training_section(document),
         ladder_section(document),
-        _map(document),
+        map_section(document),
         _latency(document),
         _data(document),
         _notes(document),
@@ -75,24 +94,6 @@ def render(document: Mapping[str, Any], frames: Mapping[str, NDArray[np.uint8]])
         footer=f"edgekit {document['host']['packages']['edgekit']}. Contains patient images: keep it where the images may be kept. "
         "edgekit claims no clearance as a medical device.",
     )
-
-
-def _verdict(document: Document) -> Html:
-    gates = document["gates"]
-    failed = [_gate_words(gate["name"]) for gate in gates if not gate["passed"]]
-    evidence = f"the {count(document['device']['n'], 'frame')} of {count(document['device']['groups'], 'group')} of the split test"
-    broken = f"{len(failed)} of {count(len(gates), 'gate')} failed on {evidence}: {', '.join(failed)}."
-    if document["accepted"]:
-        kind, word = "good", "Accepted."
-        why = f"All {count(len(gates), 'gate')} passed on {evidence}: the compiled model is not worse than FP32 by more than the recipe allows."
-    elif document["bundles"]:
-        kind, word = "bad", "Written although refused."
-        why = f"{broken} The recipe says enforce = false, so the bundle was written; it and all its results are marked as not accepted."
-    else:
-        kind, word = "bad", "Refused."
-        why = f"{broken} No bundle was written."
-    sentence = (element("strong", f"{word} "), why)
-    return element("p", *sentence, class_=f"callout {kind}", role="note", style="font-size: 1.1rem; margin-top: 1.5rem")
 
 
 def _headline(document: Document) -> Html:
@@ -131,54 +132,6 @@ def _reading(document: Document) -> list[Html]:
         "whether the model may be used on patients is decided elsewhere."
     )
     return [callout("warning", safety), element("p", limit, class_="note", style="margin-top: 1rem")]
-
-
-def _gates(document: Document) -> Html:
-    listed = element("ul", *(_gate(gate) for gate in document["gates"]), style="list-style: none; margin: 0; padding: 0")
-    return section("Acceptance gates", listed, note="What the recipe allows. A gate that cannot be computed fails.")
-
-
-def _gate(gate: Document) -> Html:
-    value, bound = _gate_figures(gate)
-    title = _gate_words(gate["name"])
-    color = "var(--good)" if gate["passed"] else "var(--bad)"
-    result = element("strong", "passed" if gate["passed"] else "failed", style=f"color: {color}; flex: 0 0 4rem")
-    measured = element("div", element("strong", value), element("br"), element("span", bound, class_="unknown"), style="flex: 0 0 11rem")
-    words = element("div", element("strong", title[:1].upper(), title[1:]), element("br"), gate["explanation"], style="flex: 1 1 18rem")
-    # A table would squeeze the sentence into one word a line on a phone; this wraps below the figures instead.
-    layout = "display: flex; flex-wrap: wrap; gap: 0.25rem 1rem; padding: 0.7rem 0; border-top: 1px solid var(--line); break-inside: avoid"
-    return element("li", result, measured, words, style=layout)
-
-
-def _gate_words(name: str) -> str:
-    return _GATES.get(name, name.replace("_", " "))
-
-
-def _gate_figures(gate: Document) -> tuple[str, str]:
-    if gate["name"] == "auc_difference_lower_bound":
-        value, bound = told_apart(gate["value"], gate["bound"], lambda number, digits: decimal(number, digits, signed=True), 4)
-        return value, f"above {bound}"
-    value, bound = told_apart(gate["value"], gate["bound"], share, 2)
-    return value, f"at most {bound}"
-
-
-def _map(document: Document) -> Html:
-    cam = document["cam"]
-    if not cam["rows"]:
-        return section(
-            "Class activation map", callout("warning", f"this bundle has no map, because {cam['reason'] or 'no reason was given'}.")
-        )
-    pairs: list[tuple[str, Content]] = [
-        ("Size", f"{cam['rows']} rows × {cam['columns']} columns for each label"),
-        ("Where it is computed", "inside the compiled graph, in logit units"),
-        ("Largest deviation", tiny(cam["largest_residual"])),
-    ]
-    note = (
-        "The logits are the mean of the map plus a bias, so the overlay and the answer cannot disagree; the deviation is "
-        "the largest |mean of the map + bias − logit| over all frames of test and all labels. It does not prove that the map shows what a "
-        "clinician would call the reason."
-    )
-    return section("Class activation map", key_values(pairs), note=note)
 
 
 def _latency(document: Document) -> Html:

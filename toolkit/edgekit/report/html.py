@@ -156,6 +156,11 @@ def key_values(pairs: Iterable[tuple[str, Content]]) -> Html:
     return element("dl", *(join([element("dt", key), element("dd", value)]) for key, value in pairs), class_="facts")
 
 
+def details(summary: str, *body: Content) -> Html:
+    """What most readers need not see: shown on demand, without a script."""
+    return element("details", element("summary", summary), *body)
+
+
 def confusion_table(labels: Sequence[str], counts: NDArray[np.integer], *, caption: str = "") -> Html:
     """A confusion matrix as a table; a cell is shaded by its share of its row.
 

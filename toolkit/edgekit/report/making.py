@@ -46,7 +46,8 @@ def ladder_section(document: Document) -> Html:
     titles = key_values((rung["rung"], rung["title"]) for rung in rungs)
     frames = rungs[0]["frames"] if rungs else 0
     note = f"Settings are chosen on the split val ({count(frames, 'frame')}), cheapest rung first, never on test. {_choice(document)}"
-    return section("Quantization ladder", table(header, rows), element("div", titles, style="margin-top: 1rem"), note=note)
+    listed = element("div", titles, style="margin-top: 1rem")
+    return section("Quantization ladder", table(header, rows), listed, *_fallback(document), note=note)
 
 
 def stages_section(document: Document) -> Html:
@@ -87,6 +88,16 @@ def host_facts(document: Document) -> Html:
     ]
     installed = ", ".join(f"{name} {version}" for name, version in host["packages"].items() if version)
     return element("div", element("h3", "Made and measured on"), key_values([*pairs, ("Packages", installed)]))
+
+
+def _fallback(document: Document) -> list[Html]:
+    layers = (document.get("fallback") or {}).get("layers") or ()
+    if not layers:
+        return []
+    rows = [(layer["name"], layer["type"], tiny(layer["error"])) for layer in layers]
+    words = "Ranked by the error that their quantization alone was measured to cause; each costs speed."
+    heading = element("h3", f"{count(len(layers), 'layer')} left in floating point")
+    return [heading, element("p", words, class_="note"), table(["layer", "type", "error"], rows)]
 
 
 def _choice(document: Document) -> str:

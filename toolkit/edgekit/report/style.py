@@ -57,26 +57,38 @@ code { font: 0.85em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 .confusion td.right { background: color-mix(in srgb, var(--series-1) calc(var(--share) * 0.45), transparent); }
 .confusion td.wrong { background: color-mix(in srgb, var(--series-3) calc(var(--share) * 0.9), transparent); }
 .confusion .share { display: block; font-size: 0.78rem; color: var(--ink-2); }
+details { margin-top: 1rem; font-size: 0.9rem; } summary { color: var(--ink-2); cursor: pointer; }
+details > * + * { margin-top: 0.5rem; }
 .gallery { display: flex; flex-wrap: wrap; gap: 1rem; }
 figure { margin: 0; } .thumbnail { max-width: 15rem; }
 .thumbnail img { display: block; max-width: 100%; border-radius: 4px; background: #000; }
 figcaption { font-size: 0.82rem; color: var(--ink-2); margin-top: 0.35rem; overflow-wrap: anywhere; }
+.maps { display: grid; grid-template-columns: repeat(3, 1fr); gap: 0.35rem; }
+.maps span { display: block; font-size: 0.75rem; color: var(--ink-2); }
 .chart { margin-top: 0.5rem; overflow-x: auto; }
 .chart svg { display: block; width: 100%; min-width: 34rem; height: auto; }
 .chart text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: var(--ink-2); }
+.chart.narrow { overflow-x: visible; } .chart.narrow svg { min-width: 0; max-width: 30rem; }
 .chart .axis { stroke: var(--ink-3); stroke-width: 1; } .chart .grid { stroke: var(--grid); stroke-width: 1; }
 .chart .strong { fill: var(--ink); font-weight: 600; } .chart .faint { fill: var(--ink-3); }
 .chart .s1 { --c: var(--series-1); } .chart .s2 { --c: var(--series-2); } .chart .s3 { --c: var(--series-3); }
 .chart .s4 { --c: var(--series-4); } .chart .s5 { --c: var(--series-5); }
 .chart .fill { fill: var(--c); } .chart .stroke { stroke: var(--c); fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
 .chart .band { fill: color-mix(in srgb, var(--c) var(--tint), transparent); }
+.chart .under { stroke: var(--c); stroke-opacity: 0.4; fill: none; stroke-width: 6; stroke-linejoin: round; stroke-linecap: round; }
+.chart .hollow { fill: var(--surface); stroke: var(--ink-3); stroke-width: 1.5; } .chart .track { fill: var(--grid); }
 .chart .shade { fill: var(--shade); } .chart .guide { stroke: var(--ink-3); stroke-width: 1; stroke-dasharray: 3 3; }
 .chart .bound { stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 4 3; }
 .chart .dot { fill: var(--c); stroke: var(--surface); stroke-width: 2; } .chart .inside { fill: var(--on); font-weight: 600; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.25rem 1.25rem; margin: 0.25rem 0 1rem; padding: 0; list-style: none; font-size: 0.85rem; color: var(--ink-2); }
 .legend i { display: inline-block; width: 0.7rem; height: 0.7rem; border-radius: 2px; margin-right: 0.4rem; background: var(--c); }
+.legend i.other { background: transparent; border: 1.5px solid var(--ink-3); border-radius: 50%; }
+.legend i.before { background: color-mix(in srgb, var(--series-1) var(--tint), transparent); }
 .legend .s1 { --c: var(--series-1); } .legend .s2 { --c: var(--series-2); } .legend .s3 { --c: var(--series-3); }
 .legend .s4 { --c: var(--series-4); } .legend .s5 { --c: var(--series-5); }
+@media (max-width: 32rem) {
+  .facts { grid-template-columns: 1fr; gap: 0; } .facts dd { margin-bottom: 0.5rem; }
+}
 @media print {
   :root { --surface: #ffffff; --raised: #ffffff; --ink: #000000; --ink-2: #333333; --ink-3: #555555; --line: #cccccc; --grid: #e6e6e6;
     --series-1: #2a78d6; --series-2: #1a9c70; --series-3: #b97a00; --series-4: #6a5acd; --series-5: #c0497c; --shade: #f2f2f2;

@@ -4,13 +4,13 @@ Rules this file keeps:
 
 1. A chart is one inline `<svg>` that scales with the page, with a sentence that says what it shows for who cannot see it (`aria-label`).
 2. Axes name the quantity and its unit. Grids stay in the background; colours come from the style sheet's classes, never from here.
-3. Coordinates are in CSS pixels of a chart `WIDTH` wide.
+3. Coordinates are in CSS pixels of a chart `WIDTH` wide, or `NARROW` where charts stand side by side; a narrow one fits a phone as it is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edgekit.report.html import Content, Html, element
 
 WIDTH = 720.0
+NARROW = 380.0
 MOST_TICKS = 7
 
 FloatArray = NDArray[np.float64]
@@ -56,6 +57,7 @@ class Area:
     """Where a chart plots, in pixels from its top left corner; the margins hold ticks and titles."""
 
     height: float
+    width: float = WIDTH
     left: float = 56.0
     right: float = 18.0
     top: float = 14.0
@@ -63,7 +65,7 @@ class Area:
 
     @property
     def x_end(self) -> float:
-        return WIDTH - self.right
+        return self.width - self.right
 
     @property
     def y_end(self) -> float:
@@ -86,8 +88,8 @@ def chart(area: Area, *marks: Content, label: str) -> Html:
         marks: Later ones lie on top.
         label: One sentence that says what the chart shows.
     """
-    drawn = element("svg", *marks, viewBox=f"0 0 {WIDTH:g} {area.height:g}", role="img", aria_label=label)
-    return element("div", drawn, class_="chart")
+    drawn = element("svg", *marks, viewBox=f"0 0 {area.width:g} {area.height:g}", role="img", aria_label=label)
+    return element("div", drawn, class_="chart" if area.width > NARROW else "chart narrow")
 
 
 def x_axis(area: Area, scale: Scale, title: str, form: Callable[[float], str] | None = None) -> Html:
@@ -139,9 +141,21 @@ def curve(x: FloatArray | Sequence[float], y: FloatArray | Sequence[float], kind
     return element("polygon" if is_closed else "polyline", points=points, class_=kind)
 
 
+def clipped(area: Area, *marks: Content) -> Html:
+    """Marks in the same coordinates, cut off at the edges of the plot."""
+    width, height = area.x_end - area.left, area.y_end - area.top
+    box = f"{area.left:g} {area.top:g} {width:g} {height:g}"
+    return element("svg", *marks, x=area.left, y=area.top, width=width, height=height, viewBox=box)
+
+
 def legend(names: Sequence[str]) -> Html:
     """Names of the series in the order of their colours."""
-    return element("ul", *(element("li", element("i", class_=f"s{index + 1}"), name) for index, name in enumerate(names)), class_="legend")
+    return key({f"s{index + 1}": name for index, name in enumerate(names)})
+
+
+def key(names: Mapping[str, str]) -> Html:
+    """What marks mean, where they are not series: class of the swatch (of the style sheet) to its words."""
+    return element("ul", *(element("li", element("i", class_=kind), words) for kind, words in names.items()), class_="legend")
 
 
 def round_step(rough: float) -> float:
@@ -156,7 +170,7 @@ def decimals_for(scale: Scale) -> Callable[[float], str]:
     """Writes tick values with just the decimals that tell them apart."""
     step = round_step((scale.high - scale.low) / (MOST_TICKS - 1))
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
-    return lambda value: f"{value + 0.0:.{digits}f}"
+    return lambda value: f"{value + 0.0:.{digits}f}".replace("-", "\u2212")
 
 
 def _above(low: float, high: float) -> float:

@@ -67,3 +67,9 @@ def with_interval(figure: Mapping[str, Any]) -> Content:
         return element("span", UNDEFINED, class_="unknown")
     spread = "no interval" if low is None or high is None else f"{decimal(low)} to {decimal(high)}"
     return join([decimal(value), element("br"), element("span", spread, class_="unknown", style="font-size: 0.85em")])
+
+
+def factor(before: float, after: float, more: str, less: str) -> str:
+    """How many times a quantity shrank or grew: `4.5× faster`; `less` is the word where it grew."""
+    ratio, word = (before / after, more) if after <= before else (after / before, less)
+    return f"{decimal(ratio, 0 if ratio >= 10 else 1 if ratio >= 2 else 2)}× {word}"

@@ -1,0 +1,77 @@
+"""The training itself: on one CPU, one GPU, or in several processes under `accelerate launch` or `torchrun`, with the same settings.
+
+Rules this file keeps:
+
+1. The best weights on `val` are what comes out, the ones it began with among them: a training that makes nothing better changes nothing.
+2. Interrupted after any epoch and called again with the same folder, it ends with the same bits as uninterrupted. Everything random depends on seed, epoch
+   and process; the learning rate depends on the step alone.
+3. Several processes train as one: a batch is split evenly, gradients are averaged, running figures of batch normalizations are those of the first process,
+   and every process ends with the same weights. Only the first writes and tells.
+4. A loss that is not finite ends the training, in every process at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch  # noqa: TID253 - this file is imported only by what trains
+
+from edgekit.compiler.distill.loop import Run
+from edgekit.compiler.distill.settings import Frames, History, TrainData, TrainSettings, settings_of
+from edgekit.compiler.distill.trainee import at_work, weights_digest
+from edgekit.compiler.progress import Progress, Silent
+from edgekit.compiler.workspace import digest
+from edgekit.schema.decode import encode
+
+__all__ = ["Frames", "History", "TrainData", "TrainSettings", "settings_of", "train"]
+
+
+def train(  # noqa: PLR0913, PLR0917 - six, and every caller has them apart
+    student: torch.nn.Module,
+    teachers: Sequence[torch.nn.Module],
+    data: TrainData,
+    settings: TrainSettings,
+    folder: Path,
+    progress: Progress,
+) -> History:
+    """Trains a student in place.
+
+    Args:
+        student: Answers with `Answer`; on return it has the best weights and is in evaluation mode.
+        teachers: One or more that answer with `Answer`; not changed.
+        data: Frames to train on and to choose with.
+        settings: Everything else.
+        folder: Of the checkpoint; all processes see the same one. A training that was interrupted goes on, one that had ended is read.
+        progress: Told about every step and epoch, by the first process.
+
+    Raises:
+        ModelError: The loss is not finite, the networks' outputs do not go together, or the folder holds another training's checkpoint.
+        CatalogError: Precision or batch cannot be had here.
+    """
+    from accelerate import Accelerator
+
+    if not teachers:
+        raise ValueError("a student needs at least one teacher")
+    accelerator = Accelerator(mixed_precision="no")
+    key = _key(student, teachers, data, settings)
+    device = accelerator.device
+    devices = [device] if device.type == "cuda" else []
+    with at_work(student, teachers, device), torch.random.fork_rng(devices=devices):
+        told = progress if accelerator.is_main_process else Silent()
+        return Run(student, teachers, data, settings, accelerator=accelerator, progress=told).through(folder, key)
+
+
+def _key(student: torch.nn.Module, teachers: Sequence[torch.nn.Module], data: TrainData, settings: TrainSettings) -> str:
+    """What a checkpoint belongs to."""
+    return digest(
+        {
+            "student": weights_digest(student),
+            "teachers": [weights_digest(teacher) for teacher in teachers],
+            "settings": encode(settings),
+            "input": encode(data.input),
+            "output": encode(data.output),
+            "labels": [digest(frames.truth.astype(int).tolist()) for frames in (data.train, data.val)],
+            "torch": torch.__version__,
+        }
+    )

@@ -159,7 +159,8 @@ class _Watch(TorchFunctionMode):
     def maker(self, tensor: torch.Tensor) -> str:
         """The function that made a tensor, for people; what only passes values on is not meant."""
         names = [name for name, made in self.made if made.data_ptr() == tensor.data_ptr() and made.numel() == tensor.numel()]
-        return next((name for name in reversed(names) if name not in _SAME_VALUES), "something that is not seen")
+        makers = [name for name in names if name not in _SAME_VALUES]
+        return next(reversed(makers or names), "something that is not seen")
 
 
 def _why_no_maps(watch: _Watch, logits: torch.Tensor) -> str:

@@ -174,7 +174,9 @@ def test_the_total_is_the_weighted_sum_of_its_parts():
     weights = {"soft_weight": 2.0, "hard_weight": 3.0, "logit_weight": 5.0, "cam_weight": 7.0, "feature_weight": 11.0}
     loss = objective(**weights)(answer(seed=1), [answer(seed=2)], truth(), [values(8, 5, 4, 4)])
     names = ("soft", "hard", "logits", "maps", "features")
-    assert float(loss.total) == pytest.approx(sum(weight * float(loss.parts[name]) for name, weight in zip(names, weights.values(), strict=True)))
+    assert float(loss.total) == pytest.approx(
+        sum(weight * float(loss.parts[name]) for name, weight in zip(names, weights.values(), strict=True))
+    )
     for name, key in zip(names, weights, strict=True):
         less = objective(**{**weights, key: 0.0})(answer(seed=1), [answer(seed=2)], truth(), [values(8, 5, 4, 4)])
         assert set(less.parts) == set(names) - {name}
@@ -183,7 +185,11 @@ def test_the_total_is_the_weighted_sum_of_its_parts():
 @pytest.mark.parametrize(("output", "outputs"), [(MULTICLASS, 3), (MULTILABEL, 3), (BINARY, 1), (BINARY, 2)])
 def test_the_loss_of_a_batch_is_the_mean_of_its_halves(output, outputs):
     """Every part, so that processes which average gradients train as one."""
-    student, teachers, labels = answer(outputs=outputs, seed=1), [answer(outputs=outputs, seed=2), answer(outputs=outputs, seed=3)], truth(8, output)
+    student, teachers, labels = (
+        answer(outputs=outputs, seed=1),
+        [answer(outputs=outputs, seed=2), answer(outputs=outputs, seed=3)],
+        truth(8, output),
+    )
     hints = [values(8, 5, 4, 4, seed=7)] * 2
     weights = class_weights(np.concatenate([labels.numpy(), labels.numpy()[:3]]), output, outputs)
     ask = objective(output, weights=weights, scales=Scales(maps=torch.ones(outputs), features=(1.0, 3.0)), feature_weight=1.0)

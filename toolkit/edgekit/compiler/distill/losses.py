@@ -110,13 +110,14 @@ class Objective:
             parts["logits"] = settings.logit_weight, ((logits - target.logits) ** 2).mean()
         if settings.cam_weight and student.maps is not None and target.maps is not None and scales.maps is not None:
             parts["maps"] = settings.cam_weight, map_loss(_like(student.maps, outputs), target.maps, scales.maps)
-        pairs = [
-            feature_loss(hint, features, variance)
-            for hint, features, variance in zip(hints, target.features, scales.features, strict=bool(hints))
-            if hint is not None and features is not None
-        ]
-        if settings.feature_weight and pairs:
-            parts["features"] = settings.feature_weight, sum(pairs[1:], start=pairs[0]) / len(pairs)
+        if settings.feature_weight and hints:
+            pairs = [
+                feature_loss(hint, features, variance)
+                for hint, features, variance in zip(hints, target.features, scales.features, strict=True)
+                if hint is not None and features is not None
+            ]
+            if pairs:
+                parts["features"] = settings.feature_weight, sum(pairs[1:], start=pairs[0]) / len(pairs)
         weighted = [weight * value for weight, value in parts.values()]
         return Loss(sum(weighted[1:], start=weighted[0]), {name: value.detach() for name, (_, value) in parts.items()})
 

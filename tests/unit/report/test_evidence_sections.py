@@ -74,7 +74,7 @@ def test_what_was_not_demonstrated_is_amber_and_not_failed():
     document = full_document()
     found = words(gates.verdict(document))
     assert "Accepted. 9 of 10 gates passed on the 300 frames of 150 groups of the split test, and none failed." in found
-    assert "Not demonstrated: loss of sensitivity: these frames are too few" in found
+    assert "Not demonstrated: loss of sensitivity. These frames neither prove nor disprove it" in found
     section = gates.gates_section(document)
     assert "not demonstrated −0.0612 above −0.0500 Loss of sensitivity" in words(section)
     assert "What could help: more test frames: about 410" in words(section)
@@ -238,11 +238,27 @@ def test_every_subgroup_has_its_frames_and_its_upper_bound():
     assert "scanner: EPIQ 5 50 25 2 4.00 % 13.71 % 1 1" in said
     assert len(of_class(markup, "s1 stroke")) == len(document["subgroups"])
     assert len(of_class(markup, "bound")) == len(document["subgroups"])
+    stroke, bound = of_class(markup, "s1 stroke")[0], of_class(markup, "bound")[0]
+    # The highest upper bound comes first; pixels are linear in the share, so the limit divides the whisker as it divides the figures.
+    low, high, limit = (float(place) for place in (stroke.get("x1"), stroke.get("x2"), bound.get("x1")))
+    assert (limit - low) / (high - low) == pytest.approx((0.05 - 0.04) / (0.1371 - 0.04), abs=1e-3)
     many = [dict(item, value=f"{item['value']} {index}") for index in range(5) for item in document["subgroups"]]
     markup = subgroups.subgroups_section(full_document(subgroups=many))
     assert len(of_class(markup, "s1 stroke")) == subgroups.MOST_DRAWN
     assert "Drawn: the 16 with the highest upper bound" in words(markup)
     assert words(markup).count("EPIQ 5 4 50 25") == 1
+
+
+def test_names_that_are_cut_alike_stay_apart():
+    """Two subgroups whose long names begin alike are two rows, as are two labels."""
+    document = full_document()
+    for index, item in enumerate(document["subgroups"]):
+        item["value"] = "x" * 60 + str(index)
+    document["operating_point"] = [dict(document["operating_point"][0], label="y" * 60 + str(index)) for index in range(3)]
+    rows = of_class(subgroups.subgroups_section(document), "s1 dot")
+    assert len({dot.get("cy") for dot in rows}) == len(document["subgroups"])
+    rows = of_class(operating.operating_section(document), "s1 dot")
+    assert len({dot.get("cy") for dot in rows}) == 6
 
 
 def test_mcnemar_is_reported_with_what_it_does_not_prove():

@@ -199,6 +199,10 @@ def test_an_epoch_without_a_figure_is_a_gap():
     assert len(of_class(markup, "s2 dot")) == 3
     assert len(of_class(markup, "chart narrow")) == 1
     assert "None" not in words(markup)
+    long = [epoch(number, 1.0, 0.5 if number % 2 else None, None) for number in range(1, training.MOST_DOTS + 10)]
+    assert (
+        len(of_class(training.training_section(full_document(training=[{"stage": "s", "best_epoch": 1, "history": long}])), "s2 dot")) == 20
+    )
     empty = training.training_section(full_document(training=[{"stage": "s", "best_epoch": None, "history": []}]))
     assert "No epoch was trained." in words(empty)
 
@@ -266,6 +270,15 @@ def test_the_whole_page_is_made_of_the_json_report_alone():
     assert "<script" not in page
     assert "url(" not in page
     assert "None" not in re.sub(r"<style>.*?</style>|<[^>]+>", "", page, flags=re.DOTALL)
+
+
+def test_what_is_clipped_keeps_its_place():
+    """The inner picture covers the plot one to one: its box and its coordinates are the same."""
+    area = svg.Area(height=100, width=svg.NARROW)
+    inner = ET.fromstring(svg.clipped(area, svg.line(0, 0, 1, 1, "grid")).text)
+    box = [float(number) for number in inner.get("viewBox").split()]
+    assert box == [float(inner.get(name)) for name in ("x", "y", "width", "height")]
+    assert box == [area.left, area.top, area.x_end - area.left, area.y_end - area.top]
 
 
 def test_a_narrow_chart_fits_a_phone_and_a_wide_one_scrolls():

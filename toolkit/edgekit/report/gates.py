@@ -3,7 +3,7 @@
 Rules this file keeps:
 
 1. A gate that did not let the model through is red, whatever else is said about it. Amber is a gate that let it through although the frames are
-   too few to prove what it asks; it never counts as failed and is never called passed.
+   too few to tell; it never counts as failed and is never called passed.
 2. What could be done about a gate stands with the gate.
 """
 
@@ -79,7 +79,7 @@ def verdict(document: Document) -> Html:
         why = f"{broken} No bundle was written."
     lines: list[Content] = [element("strong", f"{word} "), why]
     if open_:
-        words = f"{', '.join(open_)}: these frames are too few to prove it, and it was not found to be worse."
+        words = f"{', '.join(open_)}. These frames neither prove nor disprove it; the gates below say why."
         lines += [
             element("br"),
             element("span", "Not demonstrated: ", style=f"color: {_COLORS['not demonstrated']}; font-weight: 600"),
@@ -93,7 +93,7 @@ def gates_section(document: Document) -> Html:
     listed = element("ul", *(_gate(gate) for gate in document["gates"]), style="list-style: none; margin: 0; padding: 0")
     note = "What the recipe allows. A gate that cannot be computed fails."
     if _named(document["gates"], "not demonstrated"):
-        note += " “Not demonstrated” is neither: the frames are too few to prove what the gate asks, and it was not found to be worse."
+        note += " “Not demonstrated” is neither passed nor failed: the frames are too few to tell. It lets the model through and proves nothing."
     return section("Acceptance gates", listed, note=note)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgekit.report.charts import Interval, intervals
 from edgekit.report.html import Content, Html, element, join, section, table
-from edgekit.report.wording import count, decimal
+from edgekit.report.wording import count, decimal, shortened
 
 Document = Mapping[str, Any]
 
@@ -41,12 +41,13 @@ def operating_section(document: Document) -> list[Html]:
 
 def _chart(points: Sequence[Document]) -> list[Html]:
     items, bounds = [], {}
-    for point in points:
+    shown = shortened([point["label"] for point in points], LONGEST_LABEL)
+    for title, point in zip(shown, points, strict=True):
         for name in _FIGURES:
             found = point[name]
             if found["difference"] is None:
                 continue
-            label = f"{_short(point['label'])}, {name}"
+            label = f"{title}, {name}"
             items.append(Interval(label=label, series="difference", value=found["difference"], low=found["low"], high=found["high"]))
             if found["margin"] is not None:
                 bounds[label] = -found["margin"]
@@ -79,10 +80,6 @@ def _result(found: Document, name: str) -> Content:
         needs = f"would take about {count(found['frames_needed'], 'frame')} {_FIGURES[name]} it"
         parts += [element("br"), element("span", needs, class_="unknown", style="font-size: 0.85em")]
     return join(parts)
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
 
 
 def _signed(value: float | None) -> str:

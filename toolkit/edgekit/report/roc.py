@@ -33,15 +33,16 @@ def roc_section(document: Document) -> list[Html]:
         return []
     parts = []
     for entry in entries:
-        parts += _label(document, entry, is_only=len(entries) == 1)
+        parts += _label(document, entry)
     note = (
         "On the split test: how many of the frames with the label are found (sensitivity) for how many false alarms among those without it "
-        "(1 − specificity), over all thresholds. A dot marks the threshold that was frozen on val."
+        "(1 − specificity), over all thresholds. A dot marks the threshold that was frozen on val. A second chart "
+        "is the upper left corner of the first, larger."
     )
     return [section("ROC curves", *parts, note=note)]
 
 
-def _label(document: Document, entry: Document, *, is_only: bool) -> list[Html]:
+def _label(document: Document, entry: Document) -> list[Html]:
     label, operating = entry["label"], entry.get("operating") or {}
     threshold = operating.get("threshold")
     frozen = "" if threshold is None else f", frozen threshold {decimal(threshold)}"
@@ -53,8 +54,7 @@ def _label(document: Document, entry: Document, *, is_only: bool) -> list[Html]:
     whole = _curves(entry, operating, extent=1.0)
     corner = [_curves(entry, operating, extent=CORNER)] if _reaches_corner(entry) else []
     names = [f"{name}, AUC {decimal(_auc(document, side, label), 4)}" for side, (name, _) in _SIDES.items()]
-    said = [element("p", "The second chart is the upper left corner of the first, larger.", class_="note")] if corner and is_only else []
-    return [heading, columns(whole, *corner), legend(names), *said]
+    return [heading, columns(whole, *corner), legend(names)]
 
 
 def _curves(entry: Document, operating: Document, *, extent: float) -> Html:

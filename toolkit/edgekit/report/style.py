@@ -87,7 +87,7 @@ figcaption { font-size: 0.82rem; color: var(--ink-2); margin-top: 0.35rem; overf
 .legend .s1 { --c: var(--series-1); } .legend .s2 { --c: var(--series-2); } .legend .s3 { --c: var(--series-3); }
 .legend .s4 { --c: var(--series-4); } .legend .s5 { --c: var(--series-5); }
 @media (max-width: 32rem) {
-  .facts { grid-template-columns: 1fr; gap: 0; } .facts dd { margin-bottom: 0.5rem; }
+  .facts { grid-template-columns: 1fr; gap: 0; } .facts dd { margin-bottom: 0.5rem; } figcaption .facts dd { margin: 0; }
 }
 @media print {
   :root { --surface: #ffffff; --raised: #ffffff; --ink: #000000; --ink-2: #333333; --ink-3: #555555; --line: #cccccc; --grid: #e6e6e6;

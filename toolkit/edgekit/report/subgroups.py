@@ -13,12 +13,12 @@ from typing import Any
 
 from edgekit.report.charts import Interval, intervals
 from edgekit.report.html import Html, details, element, section, table
-from edgekit.report.wording import count, decimal, share
+from edgekit.report.wording import count, decimal, share, shortened
 
 Document = Mapping[str, Any]
 
 MOST_DRAWN = 16
-LONGEST_LABEL = 36
+LONGEST_LABEL = 30
 
 
 def subgroups_section(document: Document) -> list[Html]:
@@ -41,9 +41,9 @@ def subgroups_section(document: Document) -> list[Html]:
     ]
     header = ["subgroup", "frames", "groups", "changed", "share", "upper bound", "harmful", "helpful"]
     note = (
-        "Changed answers on the split test by the values of the manifest's further columns. The upper bound (exact, Clopper–Pearson) is what the share "
-        "may still be; with few frames it is high, however few answers changed. It takes frames for independent and is no proof where a patient "
-        "has several."
+        "Changed answers on the split test by the values of the manifest's further columns. The upper bound (one-sided, 97.5 %, Clopper–Pearson; counted "
+        "in groups where a group has several frames) is what the share may still be: with few of them it is high, however few answers changed. Of many "
+        "subgroups one looks bad by chance."
     )
     listed = table(header, rows)
     shown = details(f"All {count(len(found), 'subgroup')}", listed) if len(found) > MOST_DRAWN else listed
@@ -55,22 +55,19 @@ def _chart(document: Document, found: Sequence[Document]) -> list[Html]:
     drawn = ordered[:MOST_DRAWN]
     if not drawn:
         return []
+    names = shortened([f"{item['column']}: {item['value']}" for item in drawn], LONGEST_LABEL)
     items = [
         Interval(
-            label=_short(f"{item['column']}: {item['value']}, n = {item['frames']}"),
+            label=f"{name}, n = {item['frames']}",
             series="share",
             value=100 * item["flips"] / item["frames"],
             low=100 * item["flips"] / item["frames"],
             high=100 * item["upper"],
         )
-        for item in drawn
+        for name, item in zip(names, drawn, strict=True)
     ]
     bound = next((gate["bound"] for gate in document["gates"] if gate["name"] == "subgroup_flips"), None)
     bounds = {} if bound is None else {item.label: 100 * bound for item in items}
     said = "The whisker reaches up to the upper bound" + ("; the dashed line is what the recipe allows the share to be." if bounds else ".")
     left_out = f" Drawn: the {len(drawn)} with the highest upper bound." if len(found) > len(drawn) else ""
     return [intervals(items, quantity="changed answers (%)", bounds=bounds), element("p", said + left_out, class_="note")]
-
-
-def _short(label: str) -> str:
-    return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"

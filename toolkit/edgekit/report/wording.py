@@ -9,7 +9,7 @@ Rules this file keeps:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgekit.report.html import Content, element, join
@@ -67,6 +67,16 @@ def with_interval(figure: Mapping[str, Any]) -> Content:
         return element("span", UNDEFINED, class_="unknown")
     spread = "no interval" if low is None or high is None else f"{decimal(low)} to {decimal(high)}"
     return join([decimal(value), element("br"), element("span", spread, class_="unknown", style="font-size: 0.85em")])
+
+
+def shortened(names: Sequence[str], longest: int) -> list[str]:
+    """Names cut to a length, those that would then look alike told apart by a number: as rows of a chart they must not become one."""
+    found: list[str] = []
+    for name in names:
+        cut = name if len(name) <= longest else f"{name[: longest - 1]}…"
+        candidates = (cut, *(f"{cut} ({number})" for number in range(2, len(names) + 1)))
+        found.append(next(candidate for candidate in candidates if candidate not in found))
+    return found
 
 
 def factor(before: float, after: float, more: str, less: str) -> str:

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgekit.catalog.compress import Criterion
-from edgekit.compiler.prune.apply import named_places
-from edgekit.compiler.prune.modules import kind_of, weights_of
+from edgekit.compiler.prune.modules import kind_of, named_places, weights_of
 from edgekit.compiler.prune.structure import Structure
 from edgekit.errors import ModelError
 

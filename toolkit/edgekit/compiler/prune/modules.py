@@ -30,6 +30,11 @@ def type_name(module: object) -> str:
     return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
+def named_places(module: torch.nn.Module) -> dict[str, Any]:
+    """Every module and every parameter of a network by its name, in the network's order: first the modules."""
+    return {**dict(module.named_modules()), **dict(module.named_parameters())}
+
+
 def kind_of(module: object) -> str | None:
     """What a module is cut as; None where it cannot be cut."""
     from torch import nn

@@ -83,25 +83,26 @@ def find_ratio(
             f"pruning does not reach {target:.0%} of the unpruned latency: with {high:.0%} of the channels gone it is {best.share:.0%}",
             hint=f"raise prune.latency_target above {best.share:.2f}, raise prune.max_ratio, or choose a smaller student",
         )
-    # The unpruned network has the share 1; that needs no measurement.
-    missed, excess, room = 0.0, 1 - target, best.share - target
+    # The middle of what is near enough is aimed at. The unpruned network has the share 1; that needs no measurement.
+    aim = target - tolerance / 2
+    missed, excess, room = 0.0, 1 - aim, best.share - aim
     last_met: bool | None = None
     while len(probes) < most and best.share < target - tolerance and best.ratio - missed > NARROWEST:
         probe = _probe(measure, _next(missed, excess, best.ratio, room))
         probes.append(probe)
         met = probe.share <= target
         if met:
-            best, room = probe, probe.share - target
+            best, room = probe, probe.share - aim
             excess = excess / 2 if last_met is True else excess
         else:
-            missed, excess = probe.ratio, probe.share - target
+            missed, excess = probe.ratio, probe.share - aim
             room = room / 2 if last_met is False else room
         last_met = met
     return Search(ratio=best.ratio, share=best.share, target=target, probes=tuple(probes))
 
 
 def _next(missed: float, excess: float, met: float, room: float) -> float:
-    """Where the line through both ends meets the target, kept off the ends by a tenth of the bracket."""
+    """Where the line through both ends meets what is aimed at, kept off the ends by a tenth of the bracket."""
     part = excess / (excess - room) if excess > room else 0.5
     return missed + min(max(part, 0.1), 0.9) * (met - missed)
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgekit.compiler.prune.modules import kind_of, size_of
+from edgekit.compiler.prune.modules import kind_of, named_places, size_of
 from edgekit.compiler.prune.structure import Axis, Member, Structure
 from edgekit.errors import MissingEngineError, ModelError
 
@@ -43,7 +44,6 @@ class _Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Group:
-    root: str
     channels: int
     items: tuple[_Item, ...]
     usable: bool
@@ -55,9 +55,18 @@ def fits(module: torch.nn.Module) -> bool:  # noqa: ARG001 - the contract of ada
 
 
 def structures(module: torch.nn.Module, example: torch.Tensor) -> list[Structure]:
-    """The channels of every layer that can lose some."""
+    """The channels of every layer that can lose some, in the network's order."""
     found = (_structure(component) for component in _components(list(_trace(module, example))))
-    return [structure for structure in found if structure is not None]
+    position = {name: number for number, name in enumerate(named_places(module))}
+    ordered = [_in_order(structure, position) for structure in found if structure is not None]
+    return sorted(ordered, key=lambda structure: position[structure.name])
+
+
+def _in_order(structure: Structure, position: Mapping[str, int]) -> Structure:
+    """Puts the members in the network's order, and names the structure after the first that makes its channels."""
+    members = sorted(structure.members, key=lambda member: (position[member.module], member.axis))
+    makers = [member.module for member in members if member.axis in {"outputs", "groups"}]
+    return dataclasses.replace(structure, name=makers[0], members=tuple(members))
 
 
 def _trace(module: torch.nn.Module, example: torch.Tensor) -> Iterator[_Group]:
@@ -69,8 +78,7 @@ def _trace(module: torch.nn.Module, example: torch.Tensor) -> Iterator[_Group]:
         raise MissingEngineError(f"torch_pruning cannot be loaded: {error}", hint="install the extra: edgekit-toolkit[compile]") from error
 
     traced = copy.deepcopy(module).eval().requires_grad_(True)
-    names: dict[object, str] = {part: name for name, part in traced.named_modules()}
-    names |= {parameter: name for name, parameter in traced.named_parameters()}
+    names = {place: name for name, place in named_places(traced).items()}
     try:
         with torch.enable_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
@@ -101,8 +109,7 @@ def _read(group: Any, graph: Any, names: dict[object, str]) -> _Group:
         read = _item(place, node.module, item, reads=reads)
         usable = usable and read is not None
         items += [read] if read is not None else []
-    root = names.get(group[0].dep.target.module, "")
-    return _Group(root=root, channels=len(group[0].idxs), items=tuple(items), usable=usable)
+    return _Group(channels=len(group[0].idxs), items=tuple(items), usable=usable)
 
 
 def _item(name: str, module: Any, item: Any, *, reads: bool) -> _Item | None:
@@ -140,7 +147,7 @@ def _structure(groups: Sequence[_Group]) -> Structure | None:
     """One structure of groups that go together; None where they cannot be cut."""
     items = [item for group in groups for item in group.items]
     linked = [item for item in items if item.linked]
-    if not all(group.usable and group.root for group in groups):
+    if not all(group.usable for group in groups) or not any(item.axis in {"outputs", "groups"} for item in items):
         return None
     if not linked:
         return _assembled(groups, [{channel: channel for channel in range(groups[0].channels)}], groups[0].channels)
@@ -184,7 +191,7 @@ def _assembled(groups: Sequence[_Group], units: Sequence[dict[int, int]], count:
     )
     writers, readers = (sum(kind.endswith(side) for kind in kinds) for side in (" makes", " reads"))
     return Structure(
-        name=groups[0].root,
+        name="",
         kind=f"{', '.join(sorted(set(kinds)))}; {_one_or_many(writers)} written, {_one_or_many(readers)} read",
         members=members,
         width=groups[0].channels // count,

@@ -1,5 +1,5 @@
 """`Explained`: which heads have maps, that a map is exact, and that the classifier is left alone."""
-# ruff: noqa: TID253, N812 - the tests of what uses torch use torch
+# ruff: noqa: TID253, N812, ARG005 - the tests of what uses torch use torch
 
 from __future__ import annotations
 

@@ -62,8 +62,10 @@ def test_gain_and_offset_stay_within_their_limits():
     source = np.full((4, 4, 1), 100, dtype=np.uint8)
     gains = np.array([item[0, 0, 0] for item in many(spec(gain=0.2), source)], dtype=float)
     offsets = np.array([item[0, 0, 0] for item in many(spec(offset=15.0), source)], dtype=float)
-    assert 80 <= gains.min() < 84 and 116 < gains.max() <= 120
-    assert 85 <= offsets.min() < 88 and 112 < offsets.max() <= 115
+    assert 80 <= gains.min() < 84
+    assert 116 < gains.max() <= 120
+    assert 85 <= offsets.min() < 88
+    assert 112 < offsets.max() <= 115
 
 
 def test_levels_are_rounded_and_clipped_and_do_not_wrap():

@@ -7,11 +7,13 @@ Rules this file keeps:
    Counting alone would not do: no flip among 77 frames still allows 3.8 % of flips. Frames count as independent here, which frames of one video are
    not: this only decides when to stop climbing, and proves nothing; the gate on `test` does.
 3. When `val` shows it for none, the rung whose answers are nearest to the reference's (mean KL divergence) is taken, and the gate decides.
+4. A rung may have several variants, which are tried like rungs, or none, and then says why; the report tells all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +22,9 @@ from numpy.typing import NDArray
 from edgekit.catalog.compress import Rung
 from edgekit.compiler.quantize.rungs import RUNGS
 from edgekit.compiler.stages.frames import PreparedSplit
-from edgekit.compiler.stages.measure import Measured
+from edgekit.compiler.stages.measure import Measured, map_likeness
 from edgekit.compiler.stages.quantize import Artefact
+from edgekit.errors import CatalogError
 from edgekit.evaluation import decision
 from edgekit.evaluation.delong import AucDifference, paired_auc_difference
 from edgekit.evaluation.exact import clopper_pearson
@@ -30,25 +33,94 @@ from edgekit.evaluation.paired import Agreement, Flips, agreement, compare_answe
 from edgekit.schema.accept import AcceptSpec
 from edgekit.schema.model_io import OutputSpec
 
+_FIGURES = (
+    "frames",
+    "flips",
+    "harmful_flips",
+    "auc_difference",
+    "auc_difference_lower_bound",
+    "mean_kl",
+    "max_abs_logit",
+    "map_likeness",
+    "fallback",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """An artefact against the reference on one split."""
+    """An artefact against the reference on one split.
+
+    Attributes:
+        flips: The frames whose answer changed.
+        agreement: How far the answers are apart.
+        auc: The difference of the areas under the curve, device − reference.
+        map_likeness: Pearson correlation of the maps with those of the network before it was quantized, over frames: `median` and `p5`; None where
+            there is no map, or the maps were not compared.
+    """
 
     flips: Flips
     agreement: Agreement
     auc: AucDifference
+    map_likeness: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Variant:
+    """Something a rung tries.
+
+    Attributes:
+        label: What tells it from the other variants of its rung; empty where there is one.
+        artefact: The engine's model.
+        measured: What it answered on `val`.
+    """
+
+    label: str = ""
+    artefact: Artefact
+    measured: Measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A rung that has nothing to try, and why."""
+
+    rung: Rung
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RungResult:
-    """One rung as measured on `val`."""
+    """One variant of a rung as measured on `val`; `label` as in `Variant`."""
 
     rung: Rung
+    label: str = ""
     artefact: Artefact
     measured: Measured
     comparison: Comparison
     sufficient: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Yardstick:
+    """What every rung is measured against on `val`.
+
+    Attributes:
+        reference: Raw logits of the trained model, float32 (frames, outputs); of the trained model also where a student is quantized.
+        exact: What the engine answered with the network that is quantized, before it was; for its maps.
+        split: The frames.
+        output: The meaning of the outputs.
+        thresholds: The frozen ones.
+    """
+
+    reference: NDArray[np.float32]
+    exact: Measured
+    split: PreparedSplit
+    output: OutputSpec
+    thresholds: dict[str, float]
+
+    def compare(self, measured: Measured) -> Comparison:
+        """Compares what an artefact answered on `val` with the reference, and its maps with those before quantization."""
+        found = compare(self.reference, measured.logits, self.split, self.output, self.thresholds)
+        return dataclasses.replace(found, map_likeness=map_likeness(self.exact, measured))
 
 
 def outcomes(logits: NDArray[np.float32], split: PreparedSplit, output: OutputSpec, thresholds: dict[str, float]) -> Outcomes:
@@ -75,56 +147,87 @@ def compare(
 
 def climb(
     ladder: Sequence[Rung],
-    try_rung: Callable[[Rung], tuple[Artefact, Measured]],
+    attempt: Callable[[Rung, Sequence[RungResult]], Iterable[Variant | Skipped]],
     against: Callable[[Measured], Comparison],
     accept: AcceptSpec,
-) -> tuple[RungResult, tuple[RungResult, ...]]:
+    max_flips: float,
+) -> tuple[RungResult, tuple[RungResult | Skipped, ...]]:
     """Tries rungs until one suffices.
 
     Args:
         ladder: The recipe's rungs, in order.
-        try_rung: Makes a rung's artefact and runs it on `val`.
-        against: Compares what it answered with the reference.
+        attempt: Makes the variants of a rung and runs them on `val`, one when the one before did not suffice; told what was tried before the rung.
+        against: Compares what a variant answered with the reference.
         accept: The gates.
+        max_flips: Largest accepted share of changed answers; the gate's default depends on whether the recipe makes a new network.
 
     Returns:
-        The chosen rung, and every rung that was tried.
+        The chosen variant, and every one that was tried or skipped, in order.
+
+    Raises:
+        CatalogError: No rung of the ladder has anything to try.
     """
-    tried: list[RungResult] = []
+    steps: list[RungResult | Skipped] = []
     for rung in ladder:
-        artefact, measured = try_rung(rung)
-        comparison = against(measured)
-        result = RungResult(
-            rung=rung, artefact=artefact, measured=measured, comparison=comparison, sufficient=_suffices(comparison, accept)
-        )
-        tried.append(result)
-        if result.sufficient:
-            return result, tuple(tried)
-    return min(tried, key=lambda result: result.comparison.agreement.mean_kl), tuple(tried)
+        for found in attempt(rung, _tried(steps)):
+            if isinstance(found, Skipped):
+                steps.append(found)
+                continue
+            comparison = against(found.measured)
+            result = RungResult(
+                rung=rung,
+                label=found.label,
+                artefact=found.artefact,
+                measured=found.measured,
+                comparison=comparison,
+                sufficient=_suffices(comparison, accept, max_flips),
+            )
+            steps.append(result)
+            if result.sufficient:
+                return result, tuple(steps)
+    tried = _tried(steps)
+    if not tried:
+        raise CatalogError(f"no rung of the ladder can be tried: {_reasons(steps)}", hint='add a rung: ladder = ["ptq", "ptq-full"]')
+    return min(tried, key=lambda result: result.comparison.agreement.mean_kl), tuple(steps)
 
 
-def describe(result: RungResult, chosen: RungResult) -> dict[str, object]:
-    """A rung for the report, JSON-ready."""
-    found = result.comparison
-    return {
-        "rung": result.rung,
-        "title": RUNGS[result.rung].title,
-        "frames": found.flips.frames,
-        "flips": len(found.flips.indices),
-        "harmful_flips": len(found.flips.harmful),
-        "auc_difference": found.auc.difference,
-        "auc_difference_lower_bound": found.auc.lower_bound,
-        "mean_kl": found.agreement.mean_kl,
-        "max_abs_logit": found.agreement.max_abs_logit,
-        "sufficient": result.sufficient,
-        "chosen": result is chosen,
-    }
+def describe_all(steps: Sequence[RungResult | Skipped], chosen: RungResult) -> list[dict[str, object]]:
+    """Everything that was tried or skipped for the report, JSON-ready, in order."""
+    return [describe(step, chosen) for step in steps]
 
 
-def _suffices(found: Comparison, accept: AcceptSpec) -> bool:
+def describe(step: RungResult | Skipped, chosen: RungResult) -> dict[str, object]:
+    """A variant of a rung for the report, JSON-ready; a skipped rung has the same keys, without figures."""
+    row: dict[str, object] = {"rung": step.rung, "title": RUNGS[step.rung].title, "chosen": step is chosen}
+    if isinstance(step, Skipped):
+        return {**row, "variant": "", "status": f"skipped: {step.reason}", **dict.fromkeys(_FIGURES), "sufficient": False}
+    found = step.comparison
+    figures = (
+        found.flips.frames,
+        len(found.flips.indices),
+        len(found.flips.harmful),
+        found.auc.difference,
+        found.auc.lower_bound,
+        found.agreement.mean_kl,
+        found.agreement.max_abs_logit,
+        None if found.map_likeness is None else dict(found.map_likeness),
+        None if step.artefact.fallback is None else dict(step.artefact.fallback),
+    )
+    return {**row, "variant": step.label, "status": "tried", **dict(zip(_FIGURES, figures, strict=True)), "sufficient": step.sufficient}
+
+
+def _tried(steps: Sequence[RungResult | Skipped]) -> tuple[RungResult, ...]:
+    return tuple(step for step in steps if isinstance(step, RungResult))
+
+
+def _reasons(steps: Sequence[RungResult | Skipped]) -> str:
+    return "; ".join(f"{step.rung}: {step.reason}" for step in steps if isinstance(step, Skipped))
+
+
+def _suffices(found: Comparison, accept: AcceptSpec, max_flips: float) -> bool:
     """Whether `val` shows that the gates would pass (rule 2)."""
     flips, frames = found.flips, found.flips.frames
-    enough = _at_most(len(flips.indices), frames) <= accept.max_flips and _at_most(len(flips.harmful), frames) <= accept.max_harmful_flips
+    enough = _at_most(len(flips.indices), frames) <= max_flips and _at_most(len(flips.harmful), frames) <= accept.max_harmful_flips
     return enough and found.auc.lower_bound is not None and found.auc.lower_bound > -accept.auc_margin
 
 

@@ -6,7 +6,8 @@ Rules this file keeps:
    silently corrects no bias at all; on a depthwise network that is half of the error (docs/adr/0005-fold-before-quantizing.md).
 2. The head of the map stays in float, so that logit = mean of the map + bias holds to float rounding.
 3. A model with attention is quantized by NNCF's transformer scheme; which one it is, is read from the graph.
-4. The IR is written without what differs from run to run, so the same inputs give the same bytes.
+4. An operation has one name in the float graph and in all quantized ones, so that a layer found in one can be named in another.
+5. The IR is written without what differs from run to run, so the same inputs give the same bytes.
 """
 
 from __future__ import annotations
@@ -43,18 +44,47 @@ def build_ir(graph: Path, settings: RungSettings, calibration: NDArray[np.uint8]
 
     Raises:
         MissingEngineError: OpenVINO or NNCF is not installed.
-        ModelError: OpenVINO or NNCF cannot handle the graph.
+        ModelError: OpenVINO or NNCF cannot handle the graph, or it has no operation that is to stay in float.
     """
     openvino = load_library()
-    try:
-        model = openvino.Core().read_model(str(graph))
-        _fold_constants(model)
+    with _refusals_explained():
+        model = _read(graph)
         quantized = _quantize(model, settings, calibration, progress) if settings.quantize else model
+    _forget_history(quantized)
+    openvino.serialize(quantized, str(folder / XML), str(folder / BIN))
+
+
+def has_attention(graph: Path) -> bool:
+    """Whether NNCF's transformer scheme quantizes an explained graph (ONNX), and so whether SmoothQuant has a say.
+
+    Raises:
+        MissingEngineError: OpenVINO is not installed.
+        ModelError: OpenVINO cannot handle the graph.
+    """
+    with _refusals_explained():
+        return _attention(_read(graph))
+
+
+def read_ir(xml: Path) -> Any:
+    """An IR that `build_ir` has written, as an `openvino.Model` that may be changed."""
+    return load_library().Core().read_model(str(xml))
+
+
+@contextlib.contextmanager
+def _refusals_explained() -> Iterator[None]:
+    try:
+        yield
     except RuntimeError as error:
         first = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
         raise ModelError(f"OpenVINO cannot handle the model: {first}", hint='try [compress] quantize = { ladder = ["float"] }') from error
-    _forget_history(quantized)
-    openvino.serialize(quantized, str(folder / XML), str(folder / BIN))
+
+
+def _read(graph: Path) -> Any:
+    # A core that only reads loads no device's plugin, and leaves nothing behind when it goes (see `runtime/engines/openvino.py`).
+    model = load_library().Core().read_model(str(graph))
+    _fold_constants(model)
+    _name_operations(model)
+    return model
 
 
 def _fold_constants(model: Any) -> None:
@@ -65,11 +95,14 @@ def _fold_constants(model: Any) -> None:
     manager.run_passes(model)
 
 
+def _attention(model: Any) -> bool:
+    types = [operation.get_type_name() for operation in model.get_ordered_ops()]
+    return "Softmax" in types and types.count("MVN") + types.count("LayerNormalization") > 1
+
+
 def _quantize(model: Any, settings: RungSettings, calibration: NDArray[np.uint8], progress: Progress) -> Any:
     nncf = _load_nncf()
-    types = [operation.get_type_name() for operation in model.get_ordered_ops()]
-    attention = "Softmax" in types and types.count("MVN") + types.count("LayerNormalization") > 1
-    float_head = _float_head(model)
+    ignored = [*_float_head(model), *settings.float_layers]
     # Its own progress bars go to stdout, where `--json` promises a document and nothing else.
     with contextlib.redirect_stdout(io.StringIO()):
         return nncf.quantize(
@@ -78,9 +111,9 @@ def _quantize(model: Any, settings: RungSettings, calibration: NDArray[np.uint8]
             subset_size=len(calibration),
             preset=nncf.QuantizationPreset.MIXED if settings.asymmetric else None,
             fast_bias_correction=not settings.full_bias_correction,
-            model_type=nncf.ModelType.TRANSFORMER if attention else None,
-            ignored_scope=nncf.IgnoredScope(names=float_head) if float_head else None,
-            advanced_parameters=_histogram_ranges() if settings.histogram_ranges else None,
+            model_type=nncf.ModelType.TRANSFORMER if _attention(model) else None,
+            ignored_scope=nncf.IgnoredScope(names=ignored) if ignored else None,
+            advanced_parameters=_advanced(settings),
         )
 
 
@@ -98,11 +131,16 @@ def _float_head(model: Any) -> list[str]:
     return [operation.get_friendly_name() for operation in (maps, mean, logits)]
 
 
-def _histogram_ranges() -> Any:
-    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
+def _advanced(settings: RungSettings) -> Any:
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, AdvancedSmoothQuantParameters
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-    return AdvancedQuantizationParameters(activations_range_estimator_params=RangeEstimatorParametersSet.HISTOGRAM)
+    chosen: dict[str, Any] = {}
+    if settings.histogram_ranges:
+        chosen["activations_range_estimator_params"] = RangeEstimatorParametersSet.HISTOGRAM
+    if not settings.smooth_quant:
+        chosen["smooth_quant_alphas"] = AdvancedSmoothQuantParameters(matmul=-1, convolution=-1)
+    return AdvancedQuantizationParameters(**chosen)
 
 
 class _Counted:
@@ -131,10 +169,20 @@ def _load_nncf() -> Any:
 
 
 def _forget_history(model: Any) -> None:
-    """Drops what differs from run to run: notes about versions, options and paths, and the numbers in names that OpenVINO counts up in a process."""
+    """Drops what differs from run to run: notes about versions, options and paths, and the numbers in the names of what quantization added."""
     for key in list(model.get_rt_info()):
         del model.get_rt_info()[key]
+    _replace_counted_names(model, "added")
+
+
+def _name_operations(model: Any) -> None:
+    """Names what OpenVINO's reader has numbered, so that an operation has one name in the float and in every quantized graph, in every process."""
+    _replace_counted_names(model, "at")
+
+
+def _replace_counted_names(model: Any, word: str) -> None:
+    """Replaces names with a number that OpenVINO counts up in a process by the place in the graph."""
     for position, operation in enumerate(model.get_ordered_ops()):
         kind = operation.get_type_name()
         if re.fullmatch(rf"{kind}_\d+", operation.get_friendly_name()):
-            operation.set_friendly_name(f"{kind}_at_{position}")
+            operation.set_friendly_name(f"{kind}_{word}_{position}")

@@ -1,6 +1,7 @@
 """The rungs of the quantization ladder, cheapest first.
 
-`RUNGS` is the extension point. A rung is settings, not code: what it does is in `openvino_ptq.py`.
+`RUNGS` is the extension point. A rung is settings, not code: what it does is in `openvino_ptq.py`; `float-fallback` takes the settings of the rung that
+it starts from, and which layers it leaves in float32 is found by measuring (`fallback.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ class RungSettings:
         full_bias_correction: Corrects every layer's bias with the quantized layers before it in place, instead of each layer alone.
         histogram_ranges: Takes activation ranges from histograms instead of the extremes.
         asymmetric: Activations have a zero point of their own; nearer to float, and about a quarter slower on a CPU.
+        smooth_quant: In a network with attention, scales move from the activations into the weights before quantization (Xiao et al. 2023).
+        float_layers: Names of operations that stay in float32, as the IR of another rung of the same graph has them.
     """
 
     title: str
@@ -28,6 +31,8 @@ class RungSettings:
     full_bias_correction: bool = False
     histogram_ranges: bool = False
     asymmetric: bool = False
+    smooth_quant: bool = True
+    float_layers: tuple[str, ...] = ()
 
 
 RUNGS: Mapping[Rung, RungSettings] = {
@@ -38,5 +43,18 @@ RUNGS: Mapping[Rung, RungSettings] = {
     "ptq-asymmetric": RungSettings(
         title="as ptq-full, with asymmetric activations", full_bias_correction=True, histogram_ranges=True, asymmetric=True
     ),
+    "ptq-no-smoothquant": RungSettings(
+        title="as ptq-full, without SmoothQuant; for networks with attention",
+        full_bias_correction=True,
+        histogram_ranges=True,
+        smooth_quant=False,
+    ),
+    "float-fallback": RungSettings(title="the nearest rung of post-training quantization, with the layers that hurt most left in float32"),
+    "qat": RungSettings(
+        title="quantization-aware training: the network learns to answer as before with its weights and activations rounded"
+    ),
     "float": RungSettings(title="no quantization, float32", quantize=False),
 }
+
+POST_TRAINING: tuple[Rung, ...] = ("ptq", "ptq-full", "ptq-asymmetric", "ptq-no-smoothquant")
+"""The rungs that NNCF makes from the calibration frames alone; `float-fallback` starts from one of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from edgekit.catalog.compress import Rung
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.quantize import openvino_ptq
-from edgekit.compiler.quantize.rungs import RUNGS
+from edgekit.compiler.quantize.rungs import RUNGS, RungSettings
 from edgekit.compiler.stages.explain import ExplainedGraph
 from edgekit.compiler.versions import versions
 from edgekit.compiler.workspace import Stage, file_digest
@@ -23,11 +24,21 @@ from edgekit.schema.decode import encode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artefact:
-    """An engine's model: role to file (see `EngineSpec.files`), and the sha256 of all of them together."""
+    """An engine's model.
+
+    Attributes:
+        files: Role to file (see `EngineSpec.files`).
+        sha256: Of all of them together.
+        precision: Of the layers that are quantized, or of all where none is.
+        fallback: The layers that were left in float32 because they hurt most, for the report, JSON-ready: the rung that they were found in (`base`), the
+            error of its outputs (`base_error`), and `layers` with `name`, `type` and the `error` that went when each alone went back to float32; None
+            where no layer was left out for that.
+    """
 
     files: Mapping[str, Path]
     sha256: str
     precision: str
+    fallback: Mapping[str, object] | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -36,19 +47,33 @@ class Artefact:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class QuantizeStage(Stage[Artefact]):
-    """Quantizes for OpenVINO."""
+    """Quantizes for OpenVINO.
+
+    Attributes:
+        graph: The explained float graph.
+        rung: One that NNCF makes, or `float`.
+        calibration: uint8 (frames, height, width, channels).
+        calibration_sha256: Of the calibration frames.
+        float_layers: Names of operations that stay in float32.
+    """
 
     name: ClassVar[str] = "quantize"
     graph: ExplainedGraph
     rung: Rung
     calibration: NDArray[np.uint8]
     calibration_sha256: str
+    float_layers: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> RungSettings:
+        """The rung's, with the layers that stay in float32."""
+        return dataclasses.replace(RUNGS[self.rung], float_layers=self.float_layers)
 
     def requires(self) -> Mapping[str, object]:
         return {
             "graph": self.graph.sha256,
             "rung": self.rung,
-            "settings": encode(RUNGS[self.rung]),
+            "settings": encode(self.settings),
             "calibration": self.calibration_sha256,
             "versions": versions("openvino", "nncf", "numpy"),
             # Calibration runs on this CPU, and rounds as it rounds.
@@ -56,7 +81,7 @@ class QuantizeStage(Stage[Artefact]):
         }
 
     def apply(self, folder: Path, progress: Progress) -> None:
-        openvino_ptq.build_ir(self.graph.path, RUNGS[self.rung], self.calibration, folder, progress)
+        openvino_ptq.build_ir(self.graph.path, self.settings, self.calibration, folder, progress)
 
     def ensures(self, folder: Path) -> Artefact:
         files = {"xml": folder / openvino_ptq.XML, "bin": folder / openvino_ptq.BIN}

@@ -1,0 +1,168 @@
+"""What each rung of the ladder makes: artefacts of one network for one target, measured on `val`.
+
+Rules this file keeps:
+
+1. Nothing is made before it is asked for: the ladder stops at the first variant that suffices.
+2. A rung that has nothing of its own to try says why, and is not run as a copy of another one.
+3. `float-fallback` starts from the post-training rung that is nearest to the reference so far, ranks its layers on calibration frames, and leaves
+   the worst 1, 2, 4, 8 … of them in float32. Only layers whose return to float was measured to bring the outputs nearer are left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bundle.manifest import EngineSpec
+from edgekit.catalog.compress import QuantizeSpec, Rung
+from edgekit.compiler.ladder import RungResult, Skipped, Variant
+from edgekit.compiler.quantize import openvino_ptq
+from edgekit.compiler.quantize.rungs import POST_TRAINING, RUNGS
+from edgekit.compiler.stages.explain import ExplainedGraph
+from edgekit.compiler.stages.frames import PreparedSplit, calibration_indices
+from edgekit.compiler.stages.measure import Measured, MeasureStage
+from edgekit.compiler.stages.quantize import Artefact, QuantizeStage
+from edgekit.compiler.stages.rank import Ranking, RankStage
+from edgekit.compiler.workspace import Workspace
+from edgekit.errors import CatalogError, nearest
+from edgekit.schema.decode import encode
+
+RANKING_FRAMES = 32
+"""Calibration frames that layers are ranked on; each layer costs a compilation and this many inferences."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Bench:
+    """What the rungs work on.
+
+    Attributes:
+        graph: The explained float graph, of the trained network or of a student.
+        calibration: The calibration frames.
+        val: The frames that rungs are measured on.
+        spec_of: How an artefact runs on the target.
+        quantize: The recipe's.
+        target: Name of the target, for the progress.
+    """
+
+    graph: ExplainedGraph
+    calibration: PreparedSplit
+    val: PreparedSplit
+    spec_of: Callable[[Artefact], EngineSpec]
+    quantize: QuantizeSpec
+    target: str
+
+
+Maker = Callable[[Sequence[RungResult]], Iterable[Variant | Skipped]]
+"""Makes the variants of a rung; told what was tried before it."""
+
+
+class Attempts:
+    """Makes and measures what the rungs ask for."""
+
+    def __init__(self, bench: Bench, workspace: Workspace, *, others: Mapping[Rung, Maker] | None = None) -> None:
+        """Takes what the rungs work on.
+
+        Args:
+            bench: The network, the frames, the target.
+            workspace: Where stage results are kept.
+            others: Makers of rungs that need more than the explained graph: `qat`.
+        """
+        self._bench = bench
+        self._workspace = workspace
+        self._others = dict(others or {})
+
+    def variants(self, rung: Rung, tried: Sequence[RungResult]) -> Iterator[Variant | Skipped]:
+        """What a rung has to try, each made when it is asked for.
+
+        Args:
+            rung: A rung.
+            tried: What was measured before.
+
+        Raises:
+            CatalogError: The rung cannot be made here.
+        """
+        if rung in self._others:
+            yield from self._others[rung](tried)
+        elif rung == "float-fallback":
+            yield from self._fallback(tried)
+        elif rung != "float" and rung not in POST_TRAINING:
+            raise CatalogError(
+                f"the rung {rung!r} cannot be made for this model", hint=nearest(rung, (*POST_TRAINING, "float-fallback", "float"))
+            )
+        elif not RUNGS[rung].smooth_quant and not openvino_ptq.has_attention(self._bench.graph.path):
+            yield Skipped(rung=rung, reason="no attention: the same as ptq-full")
+        else:
+            artefact = self.artefact(rung)
+            yield Variant(artefact=artefact, measured=self.measure(artefact, f"{rung} on val"))
+
+    def artefact(self, rung: Rung, float_layers: Sequence[str] = ()) -> Artefact:
+        """The artefact of a rung, with some layers left in float32."""
+        calibration = self._bench.calibration
+        stage = QuantizeStage(
+            graph=self._bench.graph,
+            rung=rung,
+            calibration=calibration.tensors,
+            calibration_sha256=calibration.sha256,
+            float_layers=tuple(float_layers),
+        )
+        left = f", {_layers(len(float_layers))} in float" if float_layers else ""
+        return self._workspace.run(stage, label=f"{rung}{left}, {self._bench.target}")
+
+    def measure(self, artefact: Artefact, label: str) -> Measured:
+        """What an artefact answers on `val`."""
+        val = self._bench.val
+        stage = MeasureStage(artefact=artefact, engine=self._bench.spec_of(artefact), tensors=val.tensors, tensors_sha256=val.sha256)
+        return self._workspace.run(stage, label=label)
+
+    def _fallback(self, tried: Sequence[RungResult]) -> Iterator[Variant | Skipped]:
+        base = nearest_post_training(tried)
+        ranking = self._rank(base)
+        worst = [layer for layer in ranking.layers if layer.error > 0][: self._bench.quantize.fallback_layers]
+        if not worst:
+            yield Skipped(rung="float-fallback", reason=f"no layer of {base} brings the answers nearer when it goes back to float32")
+        for count in fallback_counts(len(worst)):
+            left = worst[:count]
+            made = self.artefact(base, [layer.name for layer in left])
+            artefact = dataclasses.replace(
+                made, fallback={"base": base, "base_error": ranking.error, "layers": [encode(layer) for layer in left]}
+            )
+            label = f"{base} with {_layers(count)} in float32"
+            yield Variant(label=label, artefact=artefact, measured=self.measure(artefact, f"{label} on val"))
+
+    def _rank(self, base: Rung) -> Ranking:
+        tensors = ranking_frames(self._bench.calibration)
+        artefact = self.artefact(base)
+        stage = RankStage(
+            exact=self.artefact("float"),
+            base=artefact,
+            engine=self._bench.spec_of(artefact),
+            tensors=tensors,
+            tensors_sha256=hashlib.sha256(tensors.tobytes()).hexdigest(),
+        )
+        return self._workspace.run(stage, label=f"layers of {base}, {self._bench.target}")
+
+
+def nearest_post_training(tried: Sequence[RungResult]) -> Rung:
+    """The post-training rung whose answers on `val` are nearest to the reference's (mean KL divergence); ptq-full where none was tried."""
+    candidates = [result for result in tried if result.rung in POST_TRAINING]
+    return min(candidates, key=lambda result: result.comparison.agreement.mean_kl).rung if candidates else "ptq-full"
+
+
+def fallback_counts(most: int) -> list[int]:
+    """How many layers are left in float, in the order they are tried: 1, 2, 4, 8 … and at last `most`; none where `most` is 0."""
+    counts = [2**power for power in range(most.bit_length())]
+    return counts if not counts or counts[-1] == most else [*counts, most]
+
+
+def ranking_frames(calibration: PreparedSplit) -> NDArray[np.uint8]:
+    """The frames that layers are ranked on, uint8 (frames, height, width, channels): drawn from the calibration frames evenly over labels and groups."""
+    return np.ascontiguousarray(calibration.tensors[calibration_indices(calibration.samples, count=RANKING_FRAMES, seed=0)])
+
+
+def _layers(count: int) -> str:
+    return "1 layer" if count == 1 else f"{count} layers"

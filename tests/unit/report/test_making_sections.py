@@ -37,11 +37,26 @@ def points(element):
 def test_the_steps_say_in_one_sentence_what_they_bought_and_cost():
     """From the first step to the last: times faster, times smaller, AUC, changed answers; a loss is called one."""
     said = words(steps.steps_section(full_document()))
-    assert "From “teacher (PyTorch)” to “int8”: 45× faster, 13× smaller, AUC −0.0007, 5 of 240 answers changed." in said
+    assert (
+        "“int8”: 45× faster than “teacher (PyTorch)”, 13× smaller than “teacher (PyTorch)”, AUC −0.0007 against “teacher (PyTorch)”, 5 of 240 answers changed."
+        in said
+    )
     assert "measured on the split val (240 frames)" in said
     slower = [step("a", "", 1.0, 1000, 10, 0.9, None), step("b", "", 1.5, 3000, 10, 0.95, 3)]
     said = words(steps.steps_section(full_document(steps=slower)))
-    assert "From “a” to “b”: 1.50× slower, 3.0× larger, AUC +0.0500, 3 of 240 answers changed." in said
+    assert "“b”: 1.50× slower than “a”, 3.0× larger than “a”, AUC +0.0500 against “a”, 3 of 240 answers changed." in said
+
+
+def test_a_teacher_that_was_not_timed_is_not_what_others_are_faster_than():
+    """The sentence names the first step that has a latency, and says nothing where there is none."""
+    rows = [
+        step("teacher", "", None, None, None, 0.9, None),
+        step("FP32", "", 3.0, 4000, 9, 0.9, 0),
+        step("INT8", "", 1.0, 1000, 9, 0.89, 2),
+    ]
+    said = words(steps.steps_section(full_document(steps=rows)))
+    assert "“INT8”: 3.0× faster than “FP32”, 4.0× smaller than “FP32”, AUC −0.0100 against “teacher”, 2 of 240 answers changed." in said
+    assert "faster" not in words(steps.steps_section(full_document(steps=[rows[0], dict(rows[2], latency_ms=None)])))
 
 
 def test_a_bar_is_as_long_as_its_value():
@@ -111,10 +126,32 @@ def test_the_chosen_point_is_marked_and_named():
     assert len(of_class(markup, "s3 dot")) == 1
     assert "2, chosen" in [element.text for element in drawn(markup).iter("text")]
     said = words(markup)
-    assert "Compiled: trial 2 (taylor, latency target 0.25): 1.41 ms, AUC 0.9897." in said
+    assert "Compiled: trial 2 (criterion taylor, latency target 0.25): 1.41 ms, AUC 0.9897." in said
     assert "Without a result and not drawn: 1 failed." in said
-    assert "8 taylor 0.50 undefined undefined failed" in said
+    assert "8 taylor 0.50 – – failed" in said
     assert len(of_class(markup, "hollow")) == 3
+
+
+def test_a_search_that_compares_shares_is_drawn_in_shares():
+    """Trials timed beside the unpruned model: the axis is that share, the front is in its order, and the least AUC asked for is a line."""
+    points_ = [
+        {**trial(0, "l1", None, 2.0, 0.90, pareto=True), "ratio": 0.5, "rung": "ptq", "share": 0.30},
+        {**trial(1, "l1", None, 1.9, 0.95, pareto=True, chosen=True), "ratio": 0.25, "rung": "qat", "share": 0.40},
+        {**trial(2, None, None, None, None, "fail"), "ratio": None, "rung": None, "share": None, "reason": "out of time"},
+    ]
+    for item in points_:
+        del item["latency_target"]
+    document = full_document(search={"trials": points_, "seed": 3, "storage": "local", "teacher_auc": 0.955, "max_auc_loss": 0.01})
+    markup = search.search_section(document)
+    assert "latency in parts of the unpruned INT8 model's" in [element.text for element in drawn(markup).iter("text")]
+    stairs = points(of_class(markup, "s1 stroke")[0])
+    assert [x for x, _ in stairs] == sorted(x for x, _ in stairs)
+    bound, chosen = float(of_class(markup, "bound")[0].get("y1")), float(of_class(markup, "s3 dot")[0].get("cy"))
+    assert stairs[0][1] > bound > chosen
+    said = words(markup)
+    assert "0, front l1 0.50 ptq 2.00 30.0 % 0.9000 complete 1, chosen l1 0.25 qat 1.90 40.0 % 0.9500 complete" in said
+    assert "2 – – – – – – fail: out of time" in said
+    assert "latency target" not in said
 
 
 @pytest.mark.parametrize(
@@ -168,6 +205,9 @@ def test_every_layer_has_its_channels_before_and_after():
     assert not of_class(markup, "s1 band")
     assert "161 layers are too many to draw" in words(markup)
     assert "layer 160 8 4 50 %" in words(markup)
+    document = full_document()
+    del document["pruning"]["layers"]
+    assert "Channels kept" not in words(pruning.pruning_section(document))
     assert "None" not in words(pruning.pruning_section(full_document(pruning__layers=[], pruning__probes=[], pruning__latency_share=None)))
 
 
@@ -205,6 +245,56 @@ def test_an_epoch_without_a_figure_is_a_gap():
     )
     empty = training.training_section(full_document(training=[{"stage": "s", "best_epoch": None, "history": []}]))
     assert "No epoch was trained." in words(empty)
+
+
+def test_what_val_said_before_the_training_is_epoch_zero():
+    """The start has no train loss; weights that were never bettered are said to be kept as they were; why it ended is said."""
+    stage = {
+        "stage": "recover 1",
+        "start": {"val_loss": 0.4, "val_auc": 0.97},
+        "epochs": [epoch(1, 1.0, 0.5, 0.96), epoch(2, 0.9, 0.45, 0.965)],
+        "best_epoch": 0,
+        "stopped": "no better loss on val for 2 epochs",
+    }
+    markup = training.training_section(full_document(training=[stage]))
+    assert [len(points(element)) for element in of_class(markup, "s1 stroke")] == [2]
+    assert [len(points(element)) for element in of_class(markup, "s2 stroke")] == [3, 3]
+    said = words(markup)
+    assert "recover 1: 2 epochs, weights as they were before kept" in said
+    assert "Ended: no better loss on val for 2 epochs." in said
+    assert "before – 0.4000 0.9700 –" in said
+
+
+def test_a_rung_that_could_not_be_tried_says_why():
+    """It is no row of figures; variants of a rung are told apart, and the maps' likeness has a column where it is known."""
+    document = full_document()
+    first, second, third = document["ladder"]
+    skipped = {**first, "rung": "float-fallback", "variant": "", "status": "skipped: no layer helps", "sufficient": False, "chosen": False}
+    for key in (
+        "frames",
+        "flips",
+        "harmful_flips",
+        "auc_difference",
+        "auc_difference_lower_bound",
+        "mean_kl",
+        "max_abs_logit",
+        "map_likeness",
+    ):
+        skipped[key] = None
+    likeness = {"median": 0.987, "p5": 0.931}
+    document["ladder"] = [
+        skipped,
+        {**first, "map_likeness": likeness},
+        {**second, "map_likeness": None},
+        {**third, "variant": "2 layers", "map_likeness": likeness},
+    ]
+    said = words(making.ladder_section(document))
+    assert "Not tried float-fallback skipped: no layer helps" in said
+    assert "ptq 9 (3.8 %) 4 (1.7 %) −0.0020 −0.0090 0.0040 0.80 0.987, 0.931 no" in said
+    assert "qat: 2 layers, chosen" in said
+    assert "“qat: 2 layers” was chosen" in said
+    assert "map likeness" not in words(making.ladder_section(full_document()))
+    assert "(240 frames)" in said
 
 
 def test_layers_that_were_left_in_floating_point_are_listed():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgekit.report.html import Content, Html, element, key_values, section, table
-from edgekit.report.wording import count, decimal, share, tiny
+from edgekit.report.wording import UNDEFINED, count, decimal, share, tiny
 
 Document = Mapping[str, Any]
 
@@ -27,27 +27,45 @@ _HOST = {
 
 
 def ladder_section(document: Document) -> Html:
-    """Every rung that was tried, as measured on `val`, which was chosen and why."""
+    """Every rung that was tried, as measured on `val`, which was chosen and why; and why others could not be tried."""
     rungs = document["ladder"]
-    rows = []
-    for rung in rungs:
-        name = element("strong", f"{rung['rung']}, chosen") if rung["chosen"] else rung["rung"]
-        cells = (
-            _of(rung["flips"], rung["frames"]),
-            _of(rung["harmful_flips"], rung["frames"]),
-            decimal(rung["auc_difference"], 4, signed=True),
-            decimal(rung["auc_difference_lower_bound"], 4, signed=True),
-            tiny(rung["mean_kl"]),
-            decimal(rung["max_abs_logit"], 2),
-            "yes" if rung["sufficient"] else "no",
-        )
-        rows.append((name, *cells))
-    header = ["rung", "changed", "harmful", "ΔAUC", "lower bound", "mean KL, nats", "largest |Δlogit|", "sufficient"]
-    titles = key_values((rung["rung"], rung["title"]) for rung in rungs)
-    frames = rungs[0]["frames"] if rungs else 0
+    tried = [rung for rung in rungs if rung["frames"] is not None]
+    has_maps = any(rung.get("map_likeness") for rung in tried)
+    header = ["rung", "changed", "harmful", "ΔAUC", "lower bound", "mean KL, nats", "largest |Δlogit|"]
+    header += [*(["map likeness, median, 5th pct."] if has_maps else []), "sufficient"]
+    titles = key_values({rung["rung"]: rung["title"] for rung in rungs}.items())
+    frames = tried[0]["frames"] if tried else 0
     note = f"Settings are chosen on the split val ({count(frames, 'frame')}), cheapest rung first, never on test. {_choice(document)}"
-    listed = element("div", titles, style="margin-top: 1rem")
-    return section("Quantization ladder", table(header, rows), listed, *_fallback(document), note=note)
+    listed = table(header, [_rung(rung, has_maps=has_maps) for rung in tried])
+    described = element("div", titles, style="margin-top: 1rem")
+    return section("Quantization ladder", listed, described, *_skipped(rungs), *_fallback(document), note=note)
+
+
+def _rung(rung: Document, *, has_maps: bool) -> tuple[Content, ...]:
+    name = _rung_name(rung)
+    likeness = rung.get("map_likeness")
+    cells = (
+        _of(rung["flips"], rung["frames"]),
+        _of(rung["harmful_flips"], rung["frames"]),
+        decimal(rung["auc_difference"], 4, signed=True),
+        decimal(rung["auc_difference_lower_bound"], 4, signed=True),
+        tiny(rung["mean_kl"]),
+        decimal(rung["max_abs_logit"], 2),
+        *([f"{decimal(likeness['median'])}, {decimal(likeness['p5'])}" if likeness else UNDEFINED] if has_maps else []),
+        "yes" if rung["sufficient"] else "no",
+    )
+    return (element("strong", f"{name}, chosen") if rung["chosen"] else name, *cells)
+
+
+def _rung_name(rung: Document) -> str:
+    return f"{rung['rung']}: {rung['variant']}" if rung.get("variant") else str(rung["rung"])
+
+
+def _skipped(rungs: Sequence[Document]) -> list[Html]:
+    left_out = [(_rung_name(rung), rung.get("status") or "not tried") for rung in rungs if rung["frames"] is None]
+    if not left_out:
+        return []
+    return [element("h3", "Not tried"), key_values(left_out)]
 
 
 def stages_section(document: Document) -> Html:
@@ -95,9 +113,9 @@ def _fallback(document: Document) -> list[Html]:
     if not layers:
         return []
     rows = [(layer["name"], layer["type"], tiny(layer["error"])) for layer in layers]
-    words = "Ranked by the error that their quantization alone was measured to cause; each costs speed."
+    words = "Ranked by how much of the outputs' error goes away when the layer alone goes back to floating point, as measured; each costs speed."
     heading = element("h3", f"{count(len(layers), 'layer')} left in floating point")
-    return [heading, element("p", words, class_="note"), table(["layer", "type", "error"], rows)]
+    return [heading, element("p", words, class_="note"), table(["layer", "type", "error taken away"], rows)]
 
 
 def _choice(document: Document) -> str:
@@ -106,11 +124,11 @@ def _choice(document: Document) -> str:
         return "No rung was chosen."
     if chosen["sufficient"]:
         return (
-            f"“{chosen['rung']}” was chosen: it is the first rung for which val shows, with 95 % confidence, that the flip gates would pass, and whose "
+            f"“{_rung_name(chosen)}” was chosen: it is the first rung for which val shows, with 95 % confidence, that the flip gates would pass, and whose "
             "ΔAUC there passes the gate itself."
         )
     return (
-        f"No rung was sufficient on val; “{chosen['rung']}” was chosen because its answers are nearest to FP32's (smallest mean KL divergence), and "
+        f"No rung was sufficient on val; “{_rung_name(chosen)}” was chosen because its answers are nearest to FP32's (smallest mean KL divergence), and "
         "the gates on test decide."
     )
 

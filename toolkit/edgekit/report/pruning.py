@@ -26,13 +26,13 @@ def pruning_section(document: Document) -> list[Html]:
     found = document.get("pruning")
     if not found:
         return []
-    probes, layers = found["probes"], found["layers"]
+    probes, layers = found["probes"], found.get("layers") or ()
     measured = found["latency_share"]
     pairs: list[tuple[str, Content]] = [
         ("Criterion", f"{found['criterion']}, {found['scope']}"),
         ("Latency asked for", f"{share(found['latency_target'], 0)} of the unpruned INT8 model's"),
         ("Latency measured", UNDEFINED if measured is None else f"{share(measured, 1)} of the unpruned INT8 model's"),
-        ("Channels kept", _kept(layers)),
+        *([("Channels kept", _kept(layers))] if layers else []),
         ("Channels rounded to", f"multiples of {found['round_to']}"),
         ("Measured on", found["host"]),
     ]

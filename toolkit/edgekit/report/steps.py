@@ -94,17 +94,18 @@ def _source(source: str) -> str:
 
 
 def _summary(steps: Sequence[Step]) -> str:
-    first, last = steps[0], steps[-1]
-    said = []
-    if first["latency_ms"] and last["latency_ms"]:
-        said.append(factor(first["latency_ms"], last["latency_ms"], "faster", "slower"))
-    if first["size_bytes"] and last["size_bytes"]:
-        said.append(factor(first["size_bytes"], last["size_bytes"], "smaller", "larger"))
-    if first["auc"] is not None and last["auc"] is not None:
-        said.append(f"AUC {decimal(last['auc'] - first['auc'], 4, signed=True)}")
+    """What the last step is against the first one that has each figure; the teacher itself is not always timed."""
+    last, said = steps[-1], []
+    for name, more, less in (("latency_ms", "faster", "slower"), ("size_bytes", "smaller", "larger")):
+        first = next((step for step in steps if step[name]), last)
+        if first is not last and last[name]:
+            said.append(f"{factor(first[name], last[name], more, less)} than “{first['name']}”")
+    first = steps[0]
+    if first is not last and first["auc"] is not None and last["auc"] is not None:
+        said.append(f"AUC {decimal(last['auc'] - first['auc'], 4, signed=True)} against “{first['name']}”")
     if last["flips"] is not None and last["frames"]:
         said.append(f"{last['flips']} of {count(last['frames'], 'answer')} changed")
-    return f"From “{first['name']}” to “{last['name']}”: {', '.join(said)}." if said and len(steps) > 1 else ""
+    return f"“{last['name']}”: {', '.join(said)}." if said else ""
 
 
 def _panel(panel: _Panel, steps: Sequence[Step]) -> Html:

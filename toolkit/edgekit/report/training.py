@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgekit.report.html import Html, columns, details, element, join, section, table
+from edgekit.report.html import UNKNOWN, Html, columns, details, element, join, section, table
 from edgekit.report.svg import NARROW, Area, Scale, chart, curve, dot, legend, line, text, x_axis, y_axis
-from edgekit.report.wording import UNDEFINED, count, decimal, tiny
+from edgekit.report.wording import count, decimal, tiny
 
 Document = Mapping[str, Any]
 Epochs = Sequence[Document]
@@ -39,30 +39,37 @@ def training_section(document: Document) -> list[Html]:
 
 
 def _stage(stage: Document) -> list[Html]:
-    epochs: Epochs = stage["history"]
-    heading = element("h3", f"{stage['stage']}: {count(len(epochs), 'epoch')}, epoch {stage['best_epoch']} kept")
+    epochs = _epochs(stage)
     if not epochs:
         return [element("h3", stage["stage"]), element("p", "No epoch was trained.", class_="note")]
+    best = stage["best_epoch"]
+    trained = sum(epoch["epoch"] > 0 for epoch in epochs)
+    kept = "weights as they were before kept" if best == 0 else f"epoch {best} kept"
+    heading = element("h3", f"{stage['stage']}: {count(trained, 'epoch')}, {kept}")
+    stopped = [element("p", f"Ended: {stage['stopped']}.", class_="note")] if stage.get("stopped") else []
     losses = _chart(epochs, _LOSSES, "loss", stage)
     areas = _chart(epochs, {"val_auc": "val"}, "AUC on val", stage)
     parts = [*([join([losses, legend(list(_LOSSES.values()))])] if losses else []), *([areas] if areas else [])]
     rows = [
         (
-            str(epoch["epoch"]),
-            *(decimal(epoch[name], 4) for name in ("train_loss", "val_loss", "val_auc")),
-            UNDEFINED if epoch["learning_rate"] is None else tiny(epoch["learning_rate"]),
+            str(epoch["epoch"]) if epoch["epoch"] else "before",
+            *(UNKNOWN if epoch.get(name) is None else decimal(epoch[name], 4) for name in _KINDS),
+            UNKNOWN if epoch.get("learning_rate") is None else tiny(epoch["learning_rate"]),
         )
         for epoch in epochs
     ]
-    return [
-        heading,
-        columns(*parts),
-        details("Every epoch", table(["epoch", "loss, train", "loss, val", "AUC, val", "learning rate"], rows)),
-    ]
+    listed = table(["epoch", "loss, train", "loss, val", "AUC, val", "learning rate"], rows)
+    return [heading, *stopped, columns(*parts), details("Every epoch", listed)]
+
+
+def _epochs(stage: Document) -> list[Document]:
+    """The epochs from 1, and as epoch 0 what `val` said before the first one, where that is known."""
+    epochs = list(stage.get("history") or stage.get("epochs") or ())
+    return [{"epoch": 0, **stage["start"]}, *epochs] if stage.get("start") and epochs else epochs
 
 
 def _chart(epochs: Epochs, series: Mapping[str, str], title: str, stage: Document) -> Html | None:
-    known = [epoch[name] for epoch in epochs for name in series if epoch[name] is not None]
+    known = [epoch[name] for epoch in epochs for name in series if epoch.get(name) is not None]
     if not known:
         return None
     low, high = min(known), max(known)
@@ -74,11 +81,15 @@ def _chart(epochs: Epochs, series: Mapping[str, str], title: str, stage: Documen
     best = stage["best_epoch"]
     if best is not None and first <= best <= last:
         side = "start" if best < (first + last) / 2 else "end"
-        marks += [line(x(best), area.top, x(best), area.y_end, "guide"), text(x(best), area.top - 8, f"kept: epoch {best}", anchor=side)]
+        marks += [
+            line(x(best), area.top, x(best), area.y_end, "guide"),
+            text(x(best), area.top - 8, f"kept: epoch {best}" if best else "kept: before training", anchor=side),
+        ]
     for name in series:
         marks += _course(epochs, name, _KINDS[name], x, y)
     said = "; ".join(
-        f"epoch {epoch['epoch']}: " + ", ".join(f"{words} {decimal(epoch[name], 4)}" for name, words in series.items()) for epoch in epochs
+        f"epoch {epoch['epoch']}: " + ", ".join(f"{words} {decimal(epoch.get(name), 4)}" for name, words in series.items())
+        for epoch in epochs
     )
     return chart(area, *marks, label=f"{stage['stage']}, {title} by epoch. {said}")
 
@@ -86,7 +97,7 @@ def _chart(epochs: Epochs, series: Mapping[str, str], title: str, stage: Documen
 def _course(epochs: Epochs, name: str, kind: str, x: Scale, y: Scale) -> list[Html]:
     runs: list[list[Document]] = [[]]
     for epoch in epochs:
-        if epoch[name] is None:
+        if epoch.get(name) is None:
             runs.append([])
         else:
             runs[-1].append(epoch)

@@ -37,6 +37,8 @@ def compile_(
     loaded = load_recipe(recipe, settings=settings, targets=target)
     with only_a_document():
         results = compile_recipe(loaded, out=out, workdir=workdir, progress=TerminalProgress())
+    if not results:  # a further process of `accelerate launch`: the first one tells
+        return
     if as_json:
         print_json(_document(results))
     else:

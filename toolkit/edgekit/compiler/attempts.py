@@ -113,11 +113,15 @@ class Attempts:
         left = f", {_layers(len(float_layers))} in float" if float_layers else ""
         return self._workspace.run(stage, label=f"{rung}{left}, {self._bench.target}")
 
-    def measure(self, artefact: Artefact, label: str) -> Measured:
-        """What an artefact answers on `val`."""
-        val = self._bench.val
-        stage = MeasureStage(artefact=artefact, engine=self._bench.spec_of(artefact), tensors=val.tensors, tensors_sha256=val.sha256)
+    def measure(self, artefact: Artefact, label: str, split: PreparedSplit | None = None) -> Measured:
+        """What an artefact answers, on `val` where no other split is named."""
+        frames = self._bench.val if split is None else split
+        stage = MeasureStage(artefact=artefact, engine=self.spec_of(artefact), tensors=frames.tensors, tensors_sha256=frames.sha256)
         return self._workspace.run(stage, label=label)
+
+    def spec_of(self, artefact: Artefact) -> EngineSpec:
+        """How an artefact runs on the target."""
+        return self._bench.spec_of(artefact)
 
     def _fallback(self, tried: Sequence[RungResult]) -> Iterator[Variant | Skipped]:
         base = nearest_post_training(tried)

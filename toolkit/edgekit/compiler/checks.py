@@ -89,7 +89,7 @@ def check_expected(model: ModelSpec, splits: Mapping[str, PreparedSplit], refere
     if expected is None:
         return
     split = splits[expected.split]
-    found = _figures(ladder.outcomes(reference[expected.split], split, model.output, {}))
+    found = point_figures(ladder.outcomes(reference[expected.split], split, model.output, {}))
     for name, wanted in (("auc", expected.auc), ("accuracy", expected.accuracy)):
         # Written so that an undefined figure, which is NaN here, is a mismatch.
         if wanted is not None and not abs(found[name] - wanted) <= expected.tolerance:
@@ -118,7 +118,8 @@ def check_export(reference: NDArray[np.float32], engine: Measured, progress: Pro
     )
 
 
-def _figures(outcomes: metrics.Outcomes) -> dict[str, float]:
+def point_figures(outcomes: metrics.Outcomes) -> dict[str, float]:
+    """Every figure of `metrics.FIGURES` without its interval; NaN where it is undefined."""
     weights = np.ones((1, len(outcomes.truth)))
     table = metrics.figures(outcomes, weights, metrics.class_figures(outcomes, weights))
     return {name: float(values[0]) for name, values in table.items()}

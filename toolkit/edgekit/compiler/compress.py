@@ -11,23 +11,33 @@ Rules this file keeps:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgekit.catalog.compress import DistillSpec, PruneSpec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bundle.manifest import EngineSpec
+from edgekit.catalog.compress import DistillSpec, PruneSpec, Rung
 from edgekit.catalog.target import Target
+from edgekit.compiler import ladder, pack, timing
 from edgekit.compiler import network as n
-from edgekit.compiler import pack
+from edgekit.compiler.checks import point_figures
 from edgekit.compiler.prepare import Prepared
 from edgekit.compiler.progress import Progress
+from edgekit.compiler.stages.baseline import BaselineStage
 from edgekit.compiler.stages.explain import ExplainedGraph, ExplainStage
-from edgekit.compiler.stages.frames import FramesStage, PreparedSplit
-from edgekit.compiler.stages.load import FloatGraph, LazySource, LoadStage, Opened
-from edgekit.compiler.stages.prune import Cut, PruneStage, RatioStage
+from edgekit.compiler.stages.frames import FramesStage
+from edgekit.compiler.stages.load import FloatGraph, LazySource, LoadStage
+from edgekit.compiler.stages.measure import MeasureStage
+from edgekit.compiler.stages.prune import Cut, PruneStage, Ratio, RatioStage
+from edgekit.compiler.stages.qat import QatStage
 from edgekit.compiler.stages.quantize import Artefact, QuantizeStage
 from edgekit.compiler.stages.train import Teacher, Trained, TrainingFrames, TrainStage
+from edgekit.compiler.study import Outcome, Point, Study, StudyStage
 from edgekit.compiler.workspace import Workspace
+from edgekit.schema.decode import encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,24 +45,32 @@ class Compressed:
     """What is quantized, and how it came to be.
 
     Attributes:
-        source: The network as something that can be run and exported.
+        is_new: Whether it is another network than the trained model.
         graph: Its float graph.
         explained: The same as it will run on the device.
-        network: For the rungs that train; None where the model is no network of PyTorch.
+        reference: What it answers on `val` in its own framework, float32 (frames, outputs).
+        ladder: The rungs to try.
+        qat: Makes the stage of the rung that trains, when it is reached.
         teachers: Whose answers trained it, the model first.
         pruning: The last decision about the ratio, for the report; None without pruning.
         training: How each training went, for the report.
-        reference_artefact: The trained model itself, quantized: what pruning is measured against. None without pruning.
+        int8_reference: The trained model itself, quantized, that pruning is measured against; None without pruning.
+        search: Every trial of a search, for the report; None without one.
+        notes: What was decided that the user should know.
     """
 
-    source: Opened
+    is_new: bool
     graph: FloatGraph
     explained: ExplainedGraph
-    network: n.Network | None
+    reference: NDArray[np.float32]
+    ladder: tuple[Rung, ...]
+    qat: Callable[[], QatStage]
     teachers: tuple[Teacher, ...]
     pruning: dict[str, Any] | None = None
     training: tuple[dict[str, Any], ...] = ()
-    reference_artefact: Artefact | None = None
+    int8_reference: Artefact | None = None
+    search: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -109,14 +127,14 @@ class Compressor:
     def int8_reference(self) -> Artefact:
         """The trained model, not pruned, in INT8: what latency targets are shares of."""
         if self._int8 is None:
-            self._int8 = self.quantize(self.prepared.explained, label="unpruned")
+            self._int8 = self.quantize(self.prepared.explained, "ptq", label="unpruned")
         return self._int8
 
-    def quantize(self, graph: ExplainedGraph, *, label: str) -> Artefact:
-        """The quickest rung, for timing."""
-        calibration: PreparedSplit = self.prepared.calibration
-        stage = QuantizeStage(graph=graph, rung="ptq", calibration=calibration.tensors, calibration_sha256=calibration.sha256)
-        return self.workspace.run(stage, label=f"ptq, {label}, {self.target.name}")
+    def quantize(self, graph: ExplainedGraph, rung: Rung, *, label: str) -> Artefact:
+        """A rung of post-training quantization."""
+        calibration = self.prepared.calibration
+        stage = QuantizeStage(graph=graph, rung=rung, calibration=calibration.tensors, calibration_sha256=calibration.sha256)
+        return self.workspace.run(stage, label=f"{rung}, {label}, {self.target.name}")
 
     def start(self) -> n.Network:
         """The network that is made smaller: the model's own, or the student's architecture."""
@@ -130,45 +148,86 @@ class Compressor:
     def prune(self, network: n.Network, spec: PruneSpec, distill: DistillSpec) -> n.Network:
         """Takes channels out in steps, with a recovery between them, until the INT8 candidate is as fast as asked."""
         wanted = self._ratio(self._cut(network, spec), label="of the trained model").ratio
-        taken = 0.0
-        for step in range(1, spec.steps):
-            share = wanted * step / spec.steps
-            network = self.cut(network, spec, (share - taken) / (1 - taken), label=f"step {step} of {spec.steps}")
-            taken = share
+        if spec.steps > 1:
+            network = self.prune_to(network, spec, distill, wanted, steps=spec.steps - 1)
+            wanted = self._ratio(self._cut(network, spec), label="of the last step").ratio
+        return self.cut(network, spec, wanted, label=f"step {spec.steps} of {spec.steps}")
+
+    def prune_to(self, network: n.Network, spec: PruneSpec, distill: DistillSpec, ratio: float, *, steps: int) -> n.Network:
+        """Takes the first steps towards a ratio, each with a recovery."""
+        for step in range(1, steps + 1):
+            network = self.cut(network, spec, ratio * step / spec.steps, label=f"step {step} of {spec.steps}")
             if spec.recovery_epochs:
                 network = self.train(network, _recovery(distill, spec.recovery_epochs), label=f"recovery {step}")
-        last = self._ratio(self._cut(network, spec), label="of the last step") if spec.steps > 1 else None
-        rest = last.ratio if last is not None else wanted
-        return self.cut(network, spec, rest, label=f"step {spec.steps} of {spec.steps}")
+        return network
 
     def cut(self, network: n.Network, spec: PruneSpec, ratio: float, *, label: str) -> n.Network:
         """Takes a share of the channels out."""
         return self.workspace.run(PruneStage(cut=self._cut(network, spec), ratio=ratio), label=label)
 
-    def train(self, network: n.Network, spec: DistillSpec, *, label: str) -> n.Network:
-        """Trains on the teachers' answers."""
+    def train(self, network: n.Network, spec: DistillSpec, *, label: str, keep: bool = True) -> n.Network:
+        """Trains on the teachers' answers; `keep` tells the report."""
         trained: Trained = self.workspace.run(
             TrainStage(network=network, teachers=self.teachers, frames=self.frames, spec=spec), label=label
         )
-        self.training.append({"stage": label, **trained.history})
+        if keep:
+            self.training.append({"stage": label, **trained.history})
         return trained.network
 
-    def finish(self, network: n.Network, *, label: str = "student") -> Compressed:
-        """Exports a network and makes it explain itself."""
-        recipe = self.prepared.recipe
-        source = n.NetworkSource(network, recipe.model, recipe.input)
-        graph = self.workspace.run(LoadStage(source=source), label=label)
-        explained = self.workspace.run(ExplainStage(graph=graph, input=recipe.input), label=label)
+    def finish(self, network: n.Network, *, ladder: Sequence[Rung], search: dict[str, Any] | None = None) -> Compressed:
+        """Exports a network, runs it on `val`, and makes it explain itself."""
+        explained, graph = self.explain(network, label="student")
+        reference = self.workspace.run(
+            BaselineStage(source=self._source(network), graph=graph, split=self.prepared.splits["val"]), label="student on val"
+        )
+        notes = [f"student: {note}" for note in network.architecture.notes()]
+        for note in notes:
+            self.progress.note(note)
         return Compressed(
-            source=source,
+            is_new=True,
             graph=graph,
             explained=explained,
-            network=network,
+            reference=reference,
+            ladder=tuple(ladder),
+            qat=lambda: self.qat_stage(network),
             teachers=self.teachers,
-            pruning=self.pruning,
+            pruning=None if self.pruning is None else {**self.pruning, "layers": widths(network)},
             training=tuple(self.training),
-            reference_artefact=self._int8,
+            int8_reference=self._int8,
+            search=search,
+            notes=tuple(notes),
         )
+
+    def untouched(self) -> Compressed:
+        """The trained model itself."""
+        prepared = self.prepared
+        return Compressed(
+            is_new=False,
+            graph=prepared.graph,
+            explained=prepared.explained,
+            reference=prepared.reference["val"],
+            ladder=prepared.recipe.compress.quantize.ladder,
+            qat=lambda: self.qat_stage(self.start()),
+            teachers=(),
+        )
+
+    def explain(self, network: n.Network, *, label: str) -> tuple[ExplainedGraph, FloatGraph]:
+        """The network's graph as it will run, and as it was exported."""
+        graph = self.workspace.run(LoadStage(source=self._source(network)), label=label)
+        return self.workspace.run(ExplainStage(graph=graph, input=self.prepared.recipe.input), label=label), graph
+
+    def qat_stage(self, network: n.Network) -> QatStage:
+        """The training of the rung `qat`."""
+        return QatStage(
+            network=network, frames=self.frames, calibration=self.prepared.calibration, spec=self.prepared.recipe.compress.quantize.qat
+        )
+
+    def engine(self, precision: str, outputs: int) -> EngineSpec:
+        """How an artefact runs on the target."""
+        return pack.engine_spec(self.target, precision, outputs)
+
+    def _source(self, network: n.Network) -> n.NetworkSource:
+        return n.NetworkSource(network, self.prepared.recipe.model, self.prepared.recipe.input)
 
     def _cut(self, network: n.Network, spec: PruneSpec) -> Cut:
         return Cut(
@@ -179,9 +238,9 @@ class Compressor:
             frames=self.frames,
         )
 
-    def _ratio(self, cut: Cut, *, label: str) -> Any:
+    def _ratio(self, cut: Cut, *, label: str) -> Ratio:
         recipe = self.prepared.recipe
-        engine = pack.engine_spec(self.target, "int8", self.prepared.reference["val"].shape[1])
+        engine = self.engine("int8", self.prepared.reference["val"].shape[1])
         stage = RatioStage(
             cut=cut, model=recipe.model, engine=engine, reference=self.int8_reference, calibration=self.prepared.calibration.tensors
         )
@@ -203,24 +262,71 @@ def compress(prepared: Prepared, target: Target, workspace: Workspace, progress:
     spec = prepared.recipe.compress
     maker = Compressor(prepared=prepared, target=target, workspace=workspace, progress=progress)
     if not spec.makes_new_network:
-        return untouched(prepared, needs_network="qat" in spec.quantize.ladder, maker=maker)
-    network = maker.start()
+        return maker.untouched()
+    network, rungs, found = maker.start(), spec.quantize.ladder, None
     if spec.prune is not None and spec.distill is not None:
-        network = maker.prune(network, spec.prune, spec.distill)
+        if spec.search:
+            study = search(maker, spec.prune, spec.distill)
+            point, found = study.chosen, study.document
+            prune = dataclasses.replace(spec.prune, criterion=point.criterion)
+            network = maker.prune_to(network, prune, spec.distill, point.ratio, steps=prune.steps - 1)
+            network = maker.cut(network, prune, point.ratio, label=f"step {prune.steps} of {prune.steps}")
+            rungs = (point.rung, *(rung for rung in rungs if rung != point.rung))
+        else:
+            network = maker.prune(network, spec.prune, spec.distill)
     if spec.distill is not None:
         network = maker.train(network, spec.distill, label="distill")
-    return maker.finish(network)
+    return maker.finish(network, ladder=rungs, search=found)
 
 
-def untouched(prepared: Prepared, *, needs_network: bool, maker: Compressor) -> Compressed:
-    """The trained model itself; a rung that trains needs it as a network."""
-    return Compressed(
-        source=prepared.source,
-        graph=prepared.graph,
-        explained=prepared.explained,
-        network=maker.start() if needs_network else None,
-        teachers=maker.teachers if needs_network else (),
+def search(maker: Compressor, prune: PruneSpec, distill: DistillSpec) -> Study:
+    """Searches for criterion, ratio and rung."""
+    prepared = maker.prepared
+    spec, val = prepared.recipe.compress.study, prepared.splits["val"]
+    start = maker.start()
+    short = dataclasses.replace(distill, epochs=spec.epochs, patience=max(distill.patience, spec.epochs))
+
+    def auc(logits: NDArray[np.float32]) -> float:
+        return point_figures(ladder.outcomes(logits, val, prepared.recipe.model.output, prepared.thresholds))["auc"]
+
+    def evaluate(point: Point) -> Outcome:
+        network = maker.cut(start, dataclasses.replace(prune, criterion=point.criterion), point.ratio, label=f"trial, {point.ratio:.0%}")
+        network = maker.train(network, short, label="trial", keep=False)
+        explained, _ = maker.explain(network, label="trial")
+        artefact = maker.quantize(explained, point.rung, label="trial")
+        engine = maker.engine(artefact.precision, prepared.reference["val"].shape[1])
+        stage = MeasureStage(artefact=artefact, engine=engine, tensors=val.tensors, tensors_sha256=val.sha256)
+        measured = maker.workspace.run(stage, label="trial on val")
+        frame = np.ascontiguousarray(val.tensors[:1])
+        timed = timing.latency_share(artefact, maker.int8_reference, (engine, maker.engine("int8", measured.logits.shape[1])), frame)
+        return Outcome(share=timed.share, latency_ms=timed.latency_ms, auc=auc(measured.logits))
+
+    stage = StudyStage(
+        spec=spec,
+        depends_on={
+            "network": start.sha256,
+            "frames": maker.frames.key(),
+            "teachers": [teacher.graph.sha256 for teacher in maker.teachers],
+            "prune": encode(prune),
+            "distill": encode(dataclasses.replace(distill, teachers=())),
+            "calibration": prepared.calibration.sha256,
+        },
+        teacher_auc=auc(prepared.reference["val"]),
+        evaluate=evaluate,
     )
+    return maker.workspace.run(stage)
+
+
+def widths(network: n.Network) -> list[dict[str, Any]]:
+    """Channels of every structure of a pruned network before and after, for the report."""
+    if network.folder is None or not network.pruned:
+        return []
+    from edgekit.compiler.prune.plan import read
+
+    return [
+        {"name": width.structure, "before": width.before * width.channels, "after": width.after * width.channels}
+        for width in read(network.folder).widths
+    ]
 
 
 def _recovery(spec: DistillSpec, epochs: int) -> DistillSpec:

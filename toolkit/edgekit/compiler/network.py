@@ -79,7 +79,7 @@ class Network:
         if self.pruned:
             from edgekit.compiler.prune import plan
 
-            return plan.load(self.architecture.build, self.folder).eval()
+            return plan.load(self.architecture.build, self.folder)
         module = self.architecture.build()
         load_weights(module, self.folder / WEIGHTS)
         return module.eval()
@@ -89,7 +89,8 @@ def of_teacher(source: LazySource, graph: FloatGraph) -> Architecture:
     """The trained model as an architecture to start from."""
 
     def build() -> torch.nn.Module:
-        return copy.deepcopy(module_of(source))
+        found: torch.nn.Module = copy.deepcopy(module_of(source))
+        return found
 
     return Architecture(
         title=source.model.source,

@@ -94,20 +94,35 @@ def golden_frames(spec: InputSpec) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Proof:
-    """Everything that was found out about an artefact, as far as it goes into the bundle."""
+    """Everything that was found out about an artefact, as far as it goes into the bundle.
+
+    Attributes:
+        artefact: The engine's model.
+        engine: How it runs.
+        graph: The explained float graph it was made from.
+        measured_val: What it answered on `val`.
+        temperature: Its logits are divided by this before they become probabilities.
+        thresholds: Frozen.
+        gates: Every gate but the budgets: a bundle holds nothing that was timed, and not its own size.
+        within_budget: Whether the budgets of latency and size are kept.
+        summary: Aggregate figures.
+        sources: Digests of what it was made from.
+    """
 
     artefact: Artefact
     engine: EngineSpec
     graph: ExplainedGraph
     measured_val: Measured
+    temperature: float
     thresholds: dict[str, float]
     gates: tuple[GateResult, ...]
+    within_budget: bool
     summary: dict[str, object]
     sources: dict[str, str]
 
     @property
     def accepted(self) -> bool:
-        return all(gate.passed for gate in self.gates)
+        return self.within_budget and all(gate.passed for gate in self.gates)
 
 
 def assemble(recipe: Recipe, target: Target, proof: Proof) -> tuple[Manifest, dict[str, bytes]]:
@@ -132,7 +147,7 @@ def assemble(recipe: Recipe, target: Target, proof: Proof) -> tuple[Manifest, di
         engines=(proof.engine,),
         input=recipe.input,
         output=recipe.model.output,
-        decision=Decision(temperature=1.0, thresholds=proof.thresholds),
+        decision=Decision(temperature=proof.temperature, thresholds=proof.thresholds),
         cam=cam,
         cam_reason=proof.graph.reason,
         golden=GoldenSpec(
@@ -150,4 +165,4 @@ def assemble(recipe: Recipe, target: Target, proof: Proof) -> tuple[Manifest, di
 
 def made_with() -> dict[str, str]:
     """Versions of what a bundle is made with."""
-    return {"edgekit": __version__, **versions("openvino", "nncf", "torch", "onnx", "onnxruntime")}
+    return {"edgekit": __version__, **versions("openvino", "nncf", "torch", "torch-pruning", "onnx", "onnxruntime")}

@@ -1,7 +1,7 @@
 """`edgekit compile`: from a recipe to proven device bundles.
 
-The stages, in order: load → frames → baseline → explain → quantize (the ladder) → measure → gate → pack. Each is a file in `stages/`; this file is
-the order, and what is decided between them.
+The stages, in order: load → frames → baseline → explain → prune → train → quantize (the ladder) → measure → gate → pack. Each is a file in `stages/`;
+this file is the order, and what is decided between them.
 
 Rules this file keeps:
 
@@ -12,22 +12,25 @@ Rules this file keeps:
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edgekit.bundle.manifest import EngineSpec
 from edgekit.bundle.writer import check_writable
-from edgekit.catalog.compress import Rung
 from edgekit.catalog.recipe import Recipe
 from edgekit.catalog.target import Target, load_target
 from edgekit.compiler import ladder, pack
+from edgekit.compiler.attempts import Attempts, Bench
 from edgekit.compiler.checks import check_export, check_machine
-from edgekit.compiler.finish import Candidate, Finished, Outputs, finish
+from edgekit.compiler.compress import Compressed, compress
+from edgekit.compiler.finish import Finished, Outputs, finish
+from edgekit.compiler.ladder import Variant
 from edgekit.compiler.prepare import Prepared, prepare
-from edgekit.compiler.progress import Progress
+from edgekit.compiler.processes import launched
+from edgekit.compiler.progress import Progress, Silent
+from edgekit.compiler.proof import Candidate, Proving, Side
 from edgekit.compiler.quantize.rungs import RUNGS
-from edgekit.compiler.stages.frames import PreparedSplit
-from edgekit.compiler.stages.measure import Measured, MeasureStage
-from edgekit.compiler.stages.quantize import Artefact, QuantizeStage
+from edgekit.compiler.stages.qat import make_artefact
 from edgekit.compiler.threads import let_idle_threads_sleep
 from edgekit.compiler.workspace import Workspace
 from edgekit.errors import CatalogError
@@ -43,7 +46,7 @@ def compile_recipe(recipe: Recipe, *, out: Path | None, workdir: Path, progress:
         progress: Told of every stage.
 
     Returns:
-        One result a target, accepted or not; bundles and reports are written.
+        One result a target, accepted or not; bundles and reports are written. Nothing in the further processes of a launcher: the first one writes.
 
     Raises:
         EdgekitError: What is wrong, by who must act.
@@ -56,9 +59,16 @@ def compile_recipe(recipe: Recipe, *, out: Path | None, workdir: Path, progress:
     targets = [load_target(name) for name in recipe.targets]
     for target in targets:
         check_machine(target, quantizes=any(RUNGS[rung].quantize for rung in recipe.compress.quantize.ladder))
-    workspace = Workspace(workdir, progress)
-    prepared = prepare(recipe, workspace, progress)
-    return [prove(prepared, target, planned, workspace, progress) for target, planned in zip(targets, outputs, strict=True)]
+    processes = launched()
+    told = progress if processes.is_main else Silent()
+    workspace = Workspace(workdir, told, processes)
+    prepared = prepare(recipe, workspace, told)
+    results = []
+    for target, planned in zip(targets, outputs, strict=True):
+        proving = prove(prepared, target, workspace, told)
+        if processes.is_main:
+            results.append(finish(proving, planned, workspace, told))
+    return results
 
 
 def plan_outputs(recipe: Recipe, target: str, out: Path | None) -> Outputs:
@@ -72,52 +82,55 @@ def plan_outputs(recipe: Recipe, target: str, out: Path | None) -> Outputs:
     return Outputs.beside((out or Path.cwd()) / f"{name}.edgekit")
 
 
-def prove(prepared: Prepared, target: Target, outputs: Outputs, workspace: Workspace, progress: Progress) -> Finished:
-    """Quantizes for a target, proves the artefact on `test`, and writes what it deserves."""
-    recipe = prepared.recipe
-    output = recipe.model.output
-    val = prepared.splits["val"]
-    runner = _Runner(prepared, target, workspace)
-    exact = runner.float_engine(val)
-    check_export(prepared.reference["val"], exact, progress)
-    chosen, tried = ladder.climb(
-        recipe.compress.quantize.ladder,
-        runner.try_rung,
-        lambda measured: ladder.compare(prepared.reference["val"], measured.logits, val, output, prepared.thresholds),
-        recipe.accept,
+def prove(prepared: Prepared, target: Target, workspace: Workspace, progress: Progress) -> Proving:
+    """Compresses and quantizes for a target, and judges the artefact on `test`."""
+    recipe, val, test = prepared.recipe, prepared.splits["val"], prepared.splits["test"]
+    trained = _attempts(prepared, target, workspace)
+    artefact = trained.artefact("float")
+    teacher = Side(artefact=artefact, val=trained.measure(artefact, "float on val"))
+    check_export(prepared.reference["val"], teacher.val, progress)
+    compressed = compress(prepared, target, workspace, progress)
+    student = _attempts(prepared, target, workspace, compressed)
+    exact = teacher
+    if compressed.is_new:
+        artefact = student.artefact("float")
+        exact = Side(artefact=artefact, val=student.measure(artefact, "student, float on val"))
+        check_export(compressed.reference, exact.val, progress)
+    yardstick = ladder.Yardstick(
+        reference=prepared.reference["val"], exact=exact.val, split=val, output=recipe.model.output, thresholds=prepared.thresholds
     )
-    test = workspace.run(runner.measure_stage(chosen.artefact, prepared.splits["test"]), label=f"{chosen.rung} on test, {target.name}")
-    candidate = Candidate(target=target, engine=runner.spec(chosen.artefact), chosen=chosen, tried=tried, exact=exact, test=test)
-    return finish(prepared, candidate, outputs, workspace, progress)
+    flips_allowed = recipe.accept.flips_allowed(compressed.is_new)
+    chosen, tried = ladder.climb(compressed.ladder, student.variants, yardstick.compare, recipe.accept, flips_allowed)
+    candidate = Candidate(
+        target=target,
+        spec_of=student.spec_of,
+        chosen=chosen,
+        tried=tried,
+        teacher=dataclasses.replace(teacher, test=trained.measure(teacher.artefact, "trained model, float on test", test)),
+        exact=exact,
+        test=student.measure(chosen.artefact, f"{chosen.rung} on test, {target.name}", test),
+    )
+    return Proving(prepared, compressed, candidate)
 
 
-class _Runner:
-    """Makes and runs artefacts for one target."""
+def _attempts(prepared: Prepared, target: Target, workspace: Workspace, compressed: Compressed | None = None) -> Attempts:
+    """The rungs of the trained model, or of what was made from it."""
+    reference = prepared.reference["val"] if compressed is None else compressed.reference
+    bench = Bench(
+        graph=prepared.explained if compressed is None else compressed.explained,
+        calibration=prepared.calibration,
+        val=prepared.splits["val"],
+        spec_of=lambda artefact: pack.engine_spec(target, artefact.precision, reference.shape[1]),
+        quantize=prepared.recipe.compress.quantize,
+        target=target.name,
+    )
+    if compressed is None:
+        return Attempts(bench, workspace)
+    found = compressed
 
-    def __init__(self, prepared: Prepared, target: Target, workspace: Workspace) -> None:
-        self._prepared = prepared
-        self._target = target
-        self._workspace = workspace
-        self._outputs = prepared.reference["val"].shape[1]
+    def qat(_: Sequence[ladder.RungResult]) -> Iterator[Variant]:
+        trained = make_artefact(found.qat(), workspace)
+        yield Variant(artefact=trained, measured=attempts.measure(trained, "qat on val"))
 
-    def spec(self, artefact: Artefact) -> EngineSpec:
-        return pack.engine_spec(self._target, artefact.precision, self._outputs)
-
-    def measure_stage(self, artefact: Artefact, split: PreparedSplit) -> MeasureStage:
-        return MeasureStage(artefact=artefact, engine=self.spec(artefact), tensors=split.tensors, tensors_sha256=split.sha256)
-
-    def artefact(self, rung: Rung) -> Artefact:
-        calibration = self._prepared.calibration
-        stage = QuantizeStage(
-            graph=self._prepared.explained, rung=rung, calibration=calibration.tensors, calibration_sha256=calibration.sha256
-        )
-        return self._workspace.run(stage, label=f"{rung}, {self._target.name}")
-
-    def try_rung(self, rung: Rung) -> tuple[Artefact, Measured]:
-        artefact = self.artefact(rung)
-        return artefact, self._workspace.run(self.measure_stage(artefact, self._prepared.splits["val"]), label=f"{rung} on val")
-
-    def float_engine(self, split: PreparedSplit) -> Measured:
-        """The engine on the unquantized graph: what remains between it and the reference is export alone."""
-        artefact = self.artefact("float")
-        return self._workspace.run(self.measure_stage(artefact, split), label="float on val")
+    attempts = Attempts(bench, workspace, others={"qat": qat})
+    return attempts

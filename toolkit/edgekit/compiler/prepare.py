@@ -20,9 +20,12 @@ from edgekit.compiler.stages.frames import FramesStage, PreparedSplit, calibrati
 from edgekit.compiler.stages.load import FloatGraph, LazySource, LoadStage
 from edgekit.compiler.workspace import Workspace, digest
 from edgekit.errors import DataError
+from edgekit.evaluation import decision
+from edgekit.evaluation.acceptance import freeze_reference
+from edgekit.evaluation.calibration_frames import check_calibration
 from edgekit.evaluation.dataset import DataManifest, Sample, load_manifest, require_splits
 from edgekit.evaluation.evaluate import evaluate
-from edgekit.evaluation.thresholds import choose_thresholds
+from edgekit.evaluation.temperature import Temperature
 from edgekit.schema.decode import encode
 
 PROVING_SPLITS = ("val", "test")
@@ -30,7 +33,21 @@ PROVING_SPLITS = ("val", "test")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prepared:
-    """Everything that does not depend on the target."""
+    """Everything that does not depend on the target.
+
+    Attributes:
+        recipe: What to compile.
+        data: The checked manifest.
+        graph: The trained model's float graph.
+        explained: The same as it will run.
+        splits: `val` and `test`.
+        reference: What the trained model answers on either: float32 (frames, outputs).
+        temperature: The reference's, fitted on `val`.
+        thresholds: Frozen, chosen on `val` from the reference's calibrated probabilities.
+        calibration: The frames that ranges are measured on.
+        source: The trained model.
+        notes: What was decided that the user should know.
+    """
 
     recipe: Recipe
     data: DataManifest
@@ -38,6 +55,7 @@ class Prepared:
     explained: ExplainedGraph
     splits: Mapping[str, PreparedSplit]
     reference: Mapping[str, NDArray[np.float32]]
+    temperature: Temperature
     thresholds: dict[str, float]
     calibration: PreparedSplit
     source: LazySource
@@ -63,7 +81,10 @@ def prepare(recipe: Recipe, workspace: Workspace, progress: Progress) -> Prepare
     check_above_chance(evaluate(on_val, groups=splits["val"].groups).figures["auc"], enforce=recipe.accept.enforce, progress=progress)
     explained = workspace.run(ExplainStage(graph=graph, input=recipe.input))
     calibration = workspace.run(FramesStage(samples=chosen, input=recipe.input, output=output), label="calibration")
-    found = choose_thresholds(on_val.probability, splits["val"].truth, output)
+    check_calibration(calibration.tensors, [sample.labels for sample in chosen], calibration_recipe, output)
+    temperature, found = freeze_reference(
+        decision.logits_by_label(reference["val"], output), splits["val"].truth, output, outputs=reference["val"].shape[1]
+    )
     notes = [*graph.notes, *(f"no threshold can be chosen for {label!r} on val; 0.5 is used" for label in found.undecided)]
     if recipe.model.expected is None:
         notes.append("the order of the labels is not checked against a known score: [model] expected is not given")
@@ -76,6 +97,7 @@ def prepare(recipe: Recipe, workspace: Workspace, progress: Progress) -> Prepare
         explained=explained,
         splits=splits,
         reference=reference,
+        temperature=temperature,
         thresholds=found.thresholds,
         calibration=calibration,
         source=source,
@@ -84,24 +106,15 @@ def prepare(recipe: Recipe, workspace: Workspace, progress: Progress) -> Prepare
 
 
 def choose_calibration(data: DataManifest, calibration: Calibration) -> tuple[Sample, ...]:
-    """Draws the calibration frames.
-
-    Raises:
-        DataError: There are fewer than the calibration recipe's minimum, or they all have one label.
-    """
+    """Draws the calibration frames, of one split after the other; `check_calibration` says whether they will do."""
     chosen: list[Sample] = []
     for split in calibration.splits:
         pool = [sample for sample in data.samples if sample.split == split]
         wanted = calibration.samples - len(chosen)
         chosen += [pool[index] for index in calibration_indices(pool, count=wanted, seed=calibration.seed)]
-    where = " and ".join(calibration.splits)
-    if len(chosen) < calibration.minimum:
-        raise DataError(
-            f"{data.path}: {len(chosen)} calibration frames in {where}, fewer than the {calibration.minimum} of calibration/{calibration.name}.toml",
-            hint="label more frames with the split calib, or choose another [calibration] recipe",
-        )
-    if len({sample.labels for sample in chosen}) < 2:
-        raise DataError(f"{data.path}: the calibration frames in {where} all have one label", hint="calibration needs frames of every kind")
+    if not chosen:
+        where = " and ".join(calibration.splits)
+        raise DataError(f"{data.path}: there are no frames in {where} to calibrate with", hint="label frames with the split calib")
     return tuple(chosen)
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edgekit.catalog.compress import StudySpec
+from edgekit.catalog.compress import Criterion, Rung, StudySpec
 from edgekit.compiler import timing
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.versions import versions
@@ -36,9 +36,9 @@ _STORAGE = "study.sqlite3"
 class Point:
     """What a trial tries: a criterion, the share of channels that goes, and a rung."""
 
-    criterion: str
+    criterion: Criterion
     ratio: float
-    rung: str
+    rung: Rung
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

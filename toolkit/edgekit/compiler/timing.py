@@ -10,7 +10,9 @@ Rules this file keeps:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,21 +50,21 @@ class LatencyShare:
     steady: bool
 
 
-def latency_share(candidate: Artefact, reference: Artefact, spec: EngineSpec, frame: NDArray[np.uint8]) -> LatencyShare:
+def latency_share(candidate: Artefact, reference: Artefact, specs: tuple[EngineSpec, EngineSpec], frame: NDArray[np.uint8]) -> LatencyShare:
     """Times one inference of either.
 
     Args:
         candidate: What is timed.
         reference: What it is compared with.
-        spec: How both run.
+        specs: How the one and the other run.
         frame: uint8 (1, height, width, channels).
     """
-    engines = [open_artefact(artefact, spec) for artefact in (candidate, reference)]
-    first, second = (lambda: engines[0].infer(frame)), (lambda: engines[1].infer(frame))
+    engines = [open_artefact(artefact, spec) for artefact, spec in zip((candidate, reference), specs, strict=True)]
+    calls: list[Callable[[], object]] = [partial(engine.infer, frame) for engine in engines]
     for _ in range(_WARM_UP_CALLS):
-        first()
-        second()
-    found = measure_pair(first, second, PAIR_BUDGET)
+        for call in calls:
+            call()
+    found = measure_pair(calls[0], calls[1], PAIR_BUDGET)
     medians = [float(np.median(series.milliseconds[found.excluded :])) for series in (found.a, found.b)]
     return LatencyShare(
         latency_ms=medians[0],

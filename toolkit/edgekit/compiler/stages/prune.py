@@ -34,12 +34,13 @@ from edgekit.schema.decode import encode
 if TYPE_CHECKING:
     import torch
 
-    from edgekit.compiler.prune.plan import ChannelPlan
+    from edgekit.compiler.prune.channel_plan import ChannelPlan
 
 RATIO = "ratio.json"
 TAYLOR_BATCHES = 8
 """Batches whose gradients the Taylor criterion sums."""
 _TAYLOR_BATCH = 16
+_MOST_PROBES = 8
 _PROBE_FRAMES = 8
 """Calibration frames of a candidate that is only timed: ranges do not change its latency."""
 
@@ -76,13 +77,14 @@ class Cut:
         }
 
     def plan(self, module: torch.nn.Module, ratio: float) -> ChannelPlan:
-        """The channels that stay at a ratio."""
-        from edgekit.compiler.prune.plan import PruneSettings, plan_pruning
+        """The channels that stay at a ratio, which counts what earlier steps took out too."""
+        from edgekit.compiler.prune.plan import PruneSettings, Step, plan_pruning, read
 
         settings = PruneSettings(
             criterion=self.spec.criterion, scope=self.spec.scope, ratio=ratio, max_ratio=self.spec.max_ratio, round_to=self.round_to
         )
-        return plan_pruning(module, example_frame(self.frames.input), settings, self.losses)
+        before = read(self.network.folder) if self.network.pruned and self.network.folder is not None else None
+        return plan_pruning(module, example_frame(self.frames.input), settings, self.losses, Step(before=before))
 
     def losses(self, module: torch.nn.Module) -> Iterator[torch.Tensor]:
         """Losses of a module on frames of `train`, one a batch: its divergence from the labels, which is what training will lower."""
@@ -130,18 +132,18 @@ class RatioStage(Stage[Ratio]):
         }
 
     def apply(self, folder: Path, progress: Progress) -> None:
-        from edgekit.compiler.prune.search_ratio import MOST_PROBES, find_ratio
+        from edgekit.compiler.prune.search_ratio import find_ratio
 
         probes: list[dict[str, object]] = []
 
         def share(ratio: float) -> float:
             measured, parameters = self._probe(ratio)
             probes.append({"ratio": ratio, "parameters": parameters, **encode(measured)})
-            progress.step(len(probes), MOST_PROBES)
+            progress.step(len(probes), _MOST_PROBES)
             progress.note(f"{ratio:.1%} of the channels out: {measured.share:.1%} of the unpruned INT8 latency on this host")
             return measured.share
 
-        found = find_ratio(share, self.cut.spec.latency_target, high=self.cut.spec.max_ratio)
+        found = find_ratio(share, self.cut.spec.latency_target, high=self.cut.spec.max_ratio, most=_MOST_PROBES)
         document = {"ratio": found.ratio, "share": found.share, "probes": probes, "host": timing.host_name()}
         (folder / RATIO).write_text(json.dumps(document, allow_nan=False))
 
@@ -166,7 +168,7 @@ class RatioStage(Stage[Ratio]):
             files = {"xml": folder / openvino_ptq.XML, "bin": folder / openvino_ptq.BIN}
             artefact = Artefact(files=files, sha256="", precision="int8")
             frame = np.ascontiguousarray(self.calibration[:1])
-            measured = timing.latency_share(artefact, self.reference, self.engine, frame)
+            measured = timing.latency_share(artefact, self.reference, (self.engine, self.engine), frame)
         return measured, sum(parameter.numel() for parameter in candidate.parameters())
 
     def ensures(self, folder: Path) -> Ratio:

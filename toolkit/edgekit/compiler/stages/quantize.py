@@ -21,6 +21,9 @@ from edgekit.compiler.workspace import Stage, file_digest
 from edgekit.profiler.host import fingerprint
 from edgekit.schema.decode import encode
 
+FILES = {"xml": openvino_ptq.XML, "bin": openvino_ptq.BIN}
+"""Role (see `EngineSpec.files`) to the name of the file in a stage's folder."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artefact:
@@ -33,12 +36,16 @@ class Artefact:
         fallback: The layers that were left in float32 because they hurt most, for the report, JSON-ready: the rung that they were found in (`base`), the
             error of its outputs (`base_error`), and `layers` with `name`, `type` and the `error` that went when each alone went back to float32; None
             where no layer was left out for that.
+        graph: The explained graph it was made from, where that is not the float network's: a rung that trains makes one of its own.
+        training: How it was trained, for the report, JSON-ready; empty for post-training quantization.
     """
 
     files: Mapping[str, Path]
     sha256: str
     precision: str
     fallback: Mapping[str, object] | None = None
+    graph: ExplainedGraph | None = None
+    training: tuple[Mapping[str, object], ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -84,7 +91,7 @@ class QuantizeStage(Stage[Artefact]):
         openvino_ptq.build_ir(self.graph.path, self.settings, self.calibration, folder, progress)
 
     def ensures(self, folder: Path) -> Artefact:
-        files = {"xml": folder / openvino_ptq.XML, "bin": folder / openvino_ptq.BIN}
+        files = {role: folder / name for role, name in FILES.items()}
         return Artefact(
             files=files,
             sha256="-".join(file_digest(path) for path in files.values()),

@@ -1,0 +1,263 @@
+"""The artefact against the trained model: what was measured on `test`, as the verdict, the figures that travel, and the report's document.
+
+Rules this file keeps:
+
+1. The verdict is `evaluation.acceptance`'s; this file only gives it what both models said and writes down what it found.
+2. What travels in the bundle is aggregate: no frame is named, nothing was timed.
+3. Maps are compared with the trained model's own, as its float32 engine computes them, on the same frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bundle.manifest import CamSpec, EngineSpec
+from edgekit.catalog.target import Target
+from edgekit.compiler import ladder, pack
+from edgekit.compiler.compress import Compressed, titles
+from edgekit.compiler.prepare import Prepared, split_counts
+from edgekit.compiler.stages.explain import ExplainedGraph
+from edgekit.compiler.stages.frames import PreparedSplit
+from edgekit.compiler.stages.measure import Measured, map_likeness
+from edgekit.compiler.stages.quantize import Artefact
+from edgekit.evaluation import decision
+from edgekit.evaluation.acceptance import Acceptance, Evidence, SplitEvidence, judge
+from edgekit.evaluation.metrics import Outcomes
+from edgekit.evaluation.paired import agreement
+from edgekit.imaging import overlay
+from edgekit.profiler.host import fingerprint
+from edgekit.report.curves import reliability_bins, roc_points
+from edgekit.schema.decode import encode
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Side:
+    """A network in the engine, not quantized: its artefact, and what it answered on `val` and, where it was run there, on `test`."""
+
+    artefact: Artefact
+    val: Measured
+    test: Measured | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidate:
+    """What a target's ladder came to.
+
+    Attributes:
+        target: The device profile.
+        spec_of: How an artefact runs.
+        chosen: The rung that goes on.
+        tried: Every rung, also those that were skipped.
+        teacher: The trained model.
+        exact: The network that is quantized: the trained model, or what was made from it.
+        test: What the chosen artefact answered on `test`.
+    """
+
+    target: Target
+    spec_of: Callable[[Artefact], EngineSpec]
+    chosen: ladder.RungResult
+    tried: tuple[ladder.RungResult | ladder.Skipped, ...]
+    teacher: Side
+    exact: Side
+    test: Measured
+
+    @property
+    def engine(self) -> EngineSpec:
+        """How the chosen artefact runs."""
+        return self.spec_of(self.chosen.artefact)
+
+
+class Proving:
+    """The artefact against the reference on `test`."""
+
+    def __init__(self, prepared: Prepared, compressed: Compressed, candidate: Candidate) -> None:
+        self.recipe = prepared.recipe
+        self.prepared = prepared
+        self.compressed = compressed
+        self.candidate = candidate
+        self.split = prepared.splits["test"]
+        self.acceptance: Acceptance = judge(self.recipe.accept, self._evidence())
+
+    @property
+    def graph(self) -> ExplainedGraph:
+        """The explained graph the artefact was made from: a rung that trains has made one of its own."""
+        own = self.candidate.chosen.artefact.graph
+        return self.compressed.explained if own is None else own
+
+    def _evidence(self) -> Evidence:
+        prepared, output = self.prepared, self.recipe.model.output
+        device = {"val": self.candidate.chosen.measured.logits, "test": self.candidate.test.logits}
+        sides = {
+            name: SplitEvidence(
+                reference=decision.logits_by_label(prepared.reference[name], output),
+                device=decision.logits_by_label(device[name], output),
+                truth=split.truth,
+                groups=split.groups,
+                extra=[sample.extra for sample in split.samples],
+            )
+            for name, split in prepared.splits.items()
+        }
+        return Evidence(
+            output=output,
+            outputs=device["test"].shape[1],
+            reference_outputs=prepared.reference["test"].shape[1],
+            val=sides["val"],
+            test=sides["test"],
+            new_network=self.compressed.is_new,
+        )
+
+    def summary(self) -> dict[str, object]:
+        """The aggregate figures that travel in the bundle: nothing timed, no file names."""
+        return {"split": "test", "rung": self.candidate.chosen.rung, **self.acceptance.to_json()}
+
+    def document(self) -> dict[str, Any]:
+        """The report: the keys of the command line's contract, and what a reader needs to judge them."""
+        found, recipe, candidate = self.acceptance, self.recipe, self.candidate
+        return {
+            "enforce": recipe.accept.enforce,
+            "reference": found.reference.to_json(),
+            "device": found.device.to_json(),
+            "name": recipe.name,
+            "version": recipe.version,
+            "target": encode(candidate.target),
+            "task": recipe.model.task,
+            "positive": recipe.model.positive,
+            "made_with": pack.made_with(),
+            "source": recipe.model.source.partition(":")[0],
+            "student": None if recipe.compress.student is None else recipe.compress.student.source,
+            "ensemble": titles(self.compressed.teachers) or None,
+            "rung": candidate.chosen.rung,
+            "precision": candidate.chosen.artefact.precision,
+            "ladder": ladder.describe_all(candidate.tried, candidate.chosen),
+            "fallback": candidate.chosen.artefact.fallback,
+            "auc_difference": encode(found.auc_difference),
+            "mcnemar": encode(found.mcnemar),
+            "operating_point": encode(found.operating_point),
+            "subgroups": encode(found.subgroups),
+            "roc": self._roc(),
+            "reliability": self._reliability(),
+            "test_agreement": self._agreement(),
+            "flips": [self._flip(index) for index in found.flips.indices],
+            "cam": self._cam(),
+            "pruning": self.compressed.pruning,
+            "training": [*self.compressed.training, *candidate.chosen.artefact.training],
+            "search": self.compressed.search,
+            "temperature": found.temperature,
+            "thresholds": found.thresholds,
+            "data": split_counts(self.prepared.data, recipe.model.labels),
+            "calibration_frames": len(self.prepared.calibration.samples),
+            "notes": [*self.prepared.notes, *self.compressed.notes],
+            "host": encode(fingerprint()),
+        }
+
+    def _roc(self) -> list[dict[str, Any]]:
+        before, after, thresholds = self.acceptance.before, self.acceptance.after, self.acceptance.thresholds
+        curves = []
+        for column in before.judged_labels:
+            label = self.recipe.model.labels[column]
+            threshold = thresholds.get(label)
+            truth = before.truth[:, column]
+            sides = {
+                name: roc_points(model.probability[:, column], truth, threshold)
+                for name, model in (("reference", before), ("device", after))
+            }
+            operating = {name: points.pop("operating") for name, points in sides.items()} | {"threshold": threshold}
+            curves.append({"label": label, **sides, "operating": operating})
+        return curves
+
+    def _reliability(self) -> dict[str, Any]:
+        found = self.acceptance
+        (sure_before, right_before), (sure_after, right_after) = (_confidence(model) for model in (found.before, found.after))
+        return {
+            "bins": reliability_bins(sure_before, right_before, sure_after, right_after),
+            "temperature": {"reference": found.temperatures.reference.value, "device": found.temperatures.device.value},
+            "ece": encode(found.ece),
+        }
+
+    def _agreement(self) -> dict[str, Any]:
+        output = self.recipe.model.output
+        reference = self.prepared.reference["test"]
+        before, after = (decision.logits_by_label(logits, output) for logits in (reference, self.candidate.test.logits))
+        found: dict[str, Any] = encode(agreement(before, after, output, outputs=reference.shape[1]))
+        return found
+
+    def _cam(self) -> dict[str, Any]:
+        graph, candidate = self.graph, self.candidate
+        return {
+            "rows": graph.rows,
+            "columns": graph.columns,
+            "reason": graph.reason,
+            "largest_residual": float(candidate.test.residual(graph.bias).max()) if graph.has_map else None,
+            "likeness_on_val": map_likeness(candidate.exact.val, candidate.chosen.measured),
+            "agreement": None if candidate.teacher.test is None else map_likeness(candidate.teacher.test, candidate.test),
+        }
+
+    def _flip(self, index: int) -> dict[str, object]:
+        labels, found = self.recipe.model.labels, self.acceptance
+
+        def named(row: np.ndarray[Any, Any]) -> list[str]:
+            return [label for label, chosen in zip(labels, row, strict=True) if chosen]
+
+        kind = "harmful" if index in found.flips.harmful else "helpful" if index in found.flips.helpful else "neither"
+        return {
+            "file": self.split.samples[index].file,
+            "group": self.split.samples[index].group,
+            "kind": kind,
+            "truth": named(self.split.truth[index]),
+            "reference": named(found.before.answers[index]),
+            "device": named(found.after.answers[index]),
+            "reference_probability": float(found.before.probability[index].max()),
+            "device_probability": float(found.after.probability[index].max()),
+        }
+
+    def flipped_frames(self) -> dict[str, Picture]:
+        """File to the preprocessed frame, uint8 (height, width) or (height, width, 3), of every flip."""
+        return {self.split.samples[index].file: _picture(self.split, index) for index in self.acceptance.flips.indices}
+
+    def flipped_overlays(self, cam: CamSpec | None) -> dict[str, tuple[Picture, Picture]] | None:
+        """File to the frame under the map of the trained model's answer and under that of the device's answer, of every flip; None without maps."""
+        teacher = self.candidate.teacher.test
+        if cam is None or teacher is None or teacher.maps is None or self.candidate.test.maps is None:
+            return None
+        drawn = {}
+        for index in self.acceptance.flips.indices:
+            frame = _picture(self.split, index)
+            box = (0.0, 0.0, float(frame.shape[1]), float(frame.shape[0]))
+            pair = [
+                overlay.render(frame, _answered(measured, model, index), box=box, scale=cam.scale)
+                for measured, model in ((teacher, self.acceptance.before), (self.candidate.test, self.acceptance.after))
+            ]
+            drawn[self.split.samples[index].file] = (pair[0], pair[1])
+        return drawn
+
+
+def _picture(split: PreparedSplit, index: int) -> Picture:
+    frame = np.asarray(split.tensors[index])
+    return frame.squeeze(axis=-1) if frame.shape[-1] == 1 else frame
+
+
+def _answered(measured: Measured, model: Outcomes, index: int) -> NDArray[np.float32]:
+    """The map of a frame's most probable label, signed as evidence for it."""
+    if measured.maps is None:
+        raise ValueError("there are no maps")
+    column = int(model.probability[index].argmax())
+    maps: NDArray[np.float32] = measured.maps[index]
+    if maps.shape[0] == 1 and model.truth.shape[1] == 2:
+        # One logit stands for the second label; evidence for the first is its negative.
+        return np.asarray(maps[0] if column == 1 else -maps[0], dtype=np.float32)
+    return np.asarray(maps[column], dtype=np.float32)
+
+
+def _confidence(model: Outcomes) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """How sure each answer was and whether it was right; multilabel: every label of every frame."""
+    if model.output.task == "multilabel":
+        return model.probability.ravel(), model.truth.ravel()
+    rows, top = np.arange(len(model.probability)), model.probability.argmax(axis=1)
+    return model.probability[rows, top], model.truth[rows, top]

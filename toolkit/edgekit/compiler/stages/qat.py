@@ -1,0 +1,122 @@
+"""qat: the network is trained with rounded weights and activations, and becomes an artefact by way of one Q/DQ graph."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from edgekit.catalog.compress import QatSpec
+from edgekit.compiler import network as n
+from edgekit.compiler.progress import Progress
+from edgekit.compiler.stages.explain import ExplainedGraph, ExplainStage
+from edgekit.compiler.stages.frames import PreparedSplit
+from edgekit.compiler.stages.load import FloatGraph
+from edgekit.compiler.stages.quantize import FILES, Artefact
+from edgekit.compiler.stages.train import CHECKPOINTS, HISTORY, TrainingFrames, example_frame
+from edgekit.compiler.versions import versions
+from edgekit.compiler.workspace import Stage, Workspace, file_digest
+from edgekit.errors import ModelError
+from edgekit.profiler.host import fingerprint
+from edgekit.schema.decode import decode, encode
+from edgekit.schema.model_io import InputSpec
+
+INPUT = "input.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundedGraph:
+    """The trained Q/DQ graph, what its preamble makes of a frame, and how the training went."""
+
+    graph: FloatGraph
+    input: InputSpec
+    history: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class QatStage(Stage[RoundedGraph]):
+    """Trains a network to answer as it does in float32.
+
+    Attributes:
+        network: What is quantized; also what it imitates.
+        frames: Of `train`, and of `val` to choose between epochs.
+        calibration: Frames that the first ranges are measured on.
+        spec: The recipe's.
+    """
+
+    name: ClassVar[str] = "qat"
+    collective: ClassVar[bool] = True
+    network: n.Network
+    frames: TrainingFrames
+    calibration: PreparedSplit
+    spec: QatSpec
+
+    def requires(self) -> Mapping[str, object]:
+        return {
+            "network": self.network.sha256,
+            "frames": self.frames.key(),
+            "calibration": self.calibration.sha256,
+            "spec": encode(self.spec),
+            "versions": versions("torch", "torch-pruning", "timm", "torchvision", "accelerate", "onnx", "onnx-ir", "onnxscript", "numpy"),
+            "instruction_sets": list(fingerprint().instruction_sets or ()),
+        }
+
+    def apply(self, folder: Path, progress: Progress) -> None:
+        from edgekit.compiler.distill.answer import Explained
+        from edgekit.compiler.quantize.qat.train import QatTask, train_qat
+
+        task = QatTask(
+            module=self.network.build(),
+            teachers=[Explained(self.network.build(), example_frame(self.frames.input))],
+            data=self.frames.data(),
+            calibration=self.calibration.tensors,
+            spec=self.spec,
+        )
+        result = train_qat(task, folder, progress)
+        if result.history.is_main:
+            (folder / INPUT).write_text(json.dumps(encode(result.input)))
+            (folder / HISTORY).write_text(json.dumps(result.history.to_json(), allow_nan=False))
+            shutil.rmtree(folder / CHECKPOINTS)
+
+    def ensures(self, folder: Path) -> RoundedGraph:
+        from edgekit.compiler.quantize.qat import train
+
+        path = folder / train.GRAPH
+        table = json.loads((folder / INPUT).read_text())
+        return RoundedGraph(
+            graph=FloatGraph(path=path, sha256=file_digest(path), notes=()),
+            input=decode(InputSpec, table, where=str(folder / INPUT), error=ModelError),
+            history=json.loads((folder / HISTORY).read_text()),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RoundedIrStage(Stage[Artefact]):
+    """OpenVINO's dialect of an explained Q/DQ graph."""
+
+    name: ClassVar[str] = "rounded"
+    graph: ExplainedGraph
+
+    def requires(self) -> Mapping[str, object]:
+        return {"graph": self.graph.sha256, "versions": versions("openvino", "numpy")}
+
+    def apply(self, folder: Path, progress: Progress) -> None:  # noqa: ARG002 - it takes a second
+        from edgekit.compiler.quantize.qat import openvino_qdq
+
+        openvino_qdq.build_ir(self.graph.path, folder)
+
+    def ensures(self, folder: Path) -> Artefact:
+        files = {role: folder / name for role, name in FILES.items()}
+        return Artefact(files=files, sha256="-".join(file_digest(path) for path in files.values()), precision="int8", graph=self.graph)
+
+
+def make_artefact(stage: QatStage, workspace: Workspace) -> Artefact:
+    """Trains, makes the trained graph explain itself, and writes it in the engine's dialect."""
+    rounded = workspace.run(stage)
+    explained = workspace.run(ExplainStage(graph=rounded.graph, input=rounded.input), label="qat")
+    made = workspace.run(RoundedIrStage(graph=explained))
+    return dataclasses.replace(made, training=({"stage": "qat", **rounded.history},))

@@ -1,0 +1,66 @@
+"""What each step of the compression bought and cost, for the report: latency and size of what an engine runs, AUC and answers on `val`.
+
+Every latency is measured interleaved with the final artefact, on the compile's host; the AUC is that of the probabilities without a temperature, as
+PyTorch's own is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.compiler import ladder, timing
+from edgekit.compiler.checks import point_figures
+from edgekit.compiler.progress import Progress
+from edgekit.compiler.proof import Proving
+from edgekit.compiler.stages.quantize import Artefact
+from edgekit.evaluation.paired import compare_answers
+
+
+def measure(proving: Proving, progress: Progress) -> list[dict[str, Any]]:
+    """The steps in order; each as `report.steps` takes it."""
+    compressed, candidate = proving.compressed, proving.candidate
+    final = candidate.chosen.artefact
+    rows: list[tuple[str, str, Artefact | None, NDArray[np.float32] | None]] = [
+        (
+            "teacher",
+            f"trained model, PyTorch or ONNX Runtime, FP32 ({proving.recipe.model.source})",
+            None,
+            proving.prepared.reference["val"],
+        ),
+        ("FP32", "trained model in the engine, FP32", candidate.teacher.artefact, candidate.teacher.val.logits),
+    ]
+    if compressed.int8_reference is not None:
+        rows.append(("INT8, unpruned", "trained model, INT8 (ptq), only timed", compressed.int8_reference, None))
+    if compressed.is_new:
+        rows.append(("student, FP32", "the network that is quantized, FP32", candidate.exact.artefact, candidate.exact.val.logits))
+    rows.append((final.precision.upper(), f"what was packed: rung {candidate.chosen.rung}", final, candidate.chosen.measured.logits))
+    progress.begin("steps", cached=False)
+    found = []
+    for index, (name, title, artefact, logits) in enumerate(rows):
+        found.append({"name": name, "title": title, "parameters": None, **_timed(proving, artefact), **_answers(proving, logits)})
+        progress.step(index + 1, len(rows))
+    progress.end()
+    return found
+
+
+def _timed(proving: Proving, artefact: Artefact | None) -> dict[str, Any]:
+    if artefact is None:
+        return {"latency_ms": None, "size_bytes": None}
+    frame = np.ascontiguousarray(proving.prepared.splits["val"].tensors[:1])
+    candidate = proving.candidate
+    specs = (candidate.spec_of(artefact), candidate.engine)
+    share = timing.latency_share(artefact, candidate.chosen.artefact, specs, frame)
+    return {"latency_ms": share.latency_ms, "size_bytes": artefact.size_bytes}
+
+
+def _answers(proving: Proving, logits: NDArray[np.float32] | None) -> dict[str, Any]:
+    if logits is None:
+        return {"auc": None, "flips": None, "frames": None}
+    val, output = proving.prepared.splits["val"], proving.recipe.model.output
+    thresholds = proving.acceptance.thresholds
+    before, after = (ladder.outcomes(item, val, output, thresholds) for item in (proving.prepared.reference["val"], logits))
+    flips = compare_answers(before.answers, after.answers, val.truth, output)
+    return {"auc": point_figures(after)["auc"], "flips": len(flips.indices), "frames": flips.frames}

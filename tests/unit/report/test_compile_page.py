@@ -1,4 +1,4 @@
-"""The page of a compile, from documents that the compiler's own proof makes of seeded logits."""
+"""The page of a compile, from documents that the evaluation makes of seeded logits."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import copy
 import json
 import re
 from html.parser import HTMLParser
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from edgekit.catalog.target import Fact, Target
-from edgekit.compiler import finish, ladder
 from edgekit.errors import DataError
-from edgekit.evaluation.dataset import Sample
+from edgekit.evaluation import decision
+from edgekit.evaluation.delong import paired_auc_difference
+from edgekit.evaluation.evaluate import evaluate
+from edgekit.evaluation.gates import apply_gates
+from edgekit.evaluation.metrics import Outcomes
+from edgekit.evaluation.paired import agreement, compare_answers
+from edgekit.profiler.host import fingerprint
 from edgekit.report import compile_page
 from edgekit.schema.accept import AcceptSpec
+from edgekit.schema.decode import encode
 from edgekit.schema.model_io import OutputSpec
 
 MULTICLASS = OutputSpec(labels=("benign", "malignant", "normal"), task="multiclass", positive="malignant")
@@ -28,7 +32,7 @@ ENGINE = {"name": "openvino", "version": "2026.4.1", "device": "CPU", "precision
 
 
 class Proven:
-    """A compile's document and flipped frames: the compiler's own proof over seeded logits, and what `finish` adds to it."""
+    """A compile's document and flipped frames, made of seeded logits by the evaluation that the compiler proves with."""
 
     def __init__(
         self,
@@ -50,72 +54,107 @@ class Proven:
         if truth is None:
             present = random.random((frames, len(labels))) < 0.3 if output.task == "multilabel" else np.eye(len(labels), dtype=bool)
             truth = present if output.task == "multilabel" else present[np.arange(frames) % len(labels)]
-        samples = tuple(_sample(file.format(index), row, labels, "test", f"patient-{index // 2}") for index, row in enumerate(truth))
-        reference = (truth * 3.0 + random.normal(0, 1.2, truth.shape) - (1.5 if output.task == "multilabel" else 0)).astype(np.float32)
-        device = (reference + random.normal(0, noise, truth.shape)).astype(np.float32)
+        logits = (truth * 3.0 + random.normal(0, 1.2, truth.shape) - (1.5 if output.task == "multilabel" else 0)).astype(np.float32)
+        device = (logits + random.normal(0, noise, truth.shape)).astype(np.float32)
         if output.task == "binary":
-            reference, device = (values[:, 1:] - values[:, :1] for values in (reference, device))
-        tensors = random.integers(0, 256, (frames, size, size, channels), dtype=np.uint8)
-        split = SimpleNamespace(tensors=tensors, truth=truth, samples=samples, sha256="0" * 64, groups=[sample.group for sample in samples])
-        measured = SimpleNamespace(logits=device, maps=None, residual=lambda bias: np.full((len(device), len(bias)), 9.5e-7))
-        accept = accept or AcceptSpec(auc_margin=0.05, max_flips=0.5, max_harmful_flips=0.5)
+            logits, device = (values[:, 1:] - values[:, :1] for values in (logits, device))
         thresholds = dict.fromkeys(labels, 0.4375) if output.task == "multilabel" else {output.positive: 0.4375} if output.positive else {}
-        self.prepared = SimpleNamespace(
-            recipe=SimpleNamespace(
-                name="tiny",
-                version="1.2",
-                accept=accept,
-                model=SimpleNamespace(output=output, labels=labels, task=output.task, positive=output.positive, source="timm:resnet18"),
-            ),
-            splits={"test": split},
-            reference={"test": reference},
-            thresholds=thresholds,
-            explained=SimpleNamespace(
-                rows=7 if cam else 0,
-                columns=9 if cam else 0,
-                bias=(0.0,) * device.shape[1],
-                has_map=cam,
-                reason="" if cam else "the head is not a pooled linear one",
-            ),
-            data=SimpleNamespace(
-                samples=(*samples, *(_sample(f"t{i}", row, labels, "train", f"t{i}") for i, row in enumerate(truth[:40])))
-            ),
-            calibration=SimpleNamespace(samples=samples[:30]),
-            notes=notes,
-        )
-        compared = ladder.compare(reference, device, split, output, thresholds)
-        tried = tuple(
-            ladder.RungResult(
-                rung=rung,
-                artefact=SimpleNamespace(precision="int8"),
-                measured=measured,
-                comparison=compared,
-                sufficient=rung == rungs[-1] and noise < 1,
-            )
-            for rung in rungs
-        )
-        candidate = SimpleNamespace(target=TARGET, engine=None, chosen=tried[-1], tried=tried, exact=measured, test=measured)
-        proving = finish._Proving(self.prepared, candidate)
-        self.frames = proving.flipped_frames()
-        written = not accept.enforce or all(gate.passed for gate in proving.gates)
+        self.output, self.truth, self.files = output, truth, [file.format(index) for index in range(len(truth))]
+        self.groups = [f"patient-{index // 2}" for index in range(len(truth))]
+        self.before, self.after = (_outcomes(values, truth, output, thresholds) for values in (logits, device))
+        self.flips = compare_answers(self.before.answers, self.after.answers, truth, output)
+        tensors = random.integers(0, 256, (frames, size, size, channels), dtype=np.uint8)
+        self.frames = {
+            self.files[index]: tensors[index].squeeze(axis=-1) if channels == 1 else tensors[index] for index in self.flips.indices
+        }
+        accept = accept or AcceptSpec(auc_margin=0.05, max_flips=0.5, max_harmful_flips=0.5)
+        difference = paired_auc_difference(self.before, self.after, groups=self.groups)
+        gates = apply_gates(accept, difference, self.flips)
+        agreed = agreement(*(decision.logits_by_label(values, output) for values in (logits, device)), output, outputs=logits.shape[1])
+        accepted = all(gate.passed for gate in gates)
         self.document = {
-            **proving.document(),
-            "bundles": ["/somewhere/private/tiny.edgekit"] if written else [],
+            "accepted": accepted,
+            "gates": encode(gates),
+            "reference": evaluate(self.before, groups=self.groups).to_json(),
+            "device": evaluate(self.after, groups=self.groups).to_json(),
+            "name": "tiny",
+            "version": "1.2",
+            "target": encode(TARGET),
+            "task": output.task,
+            "positive": output.positive,
+            "source": "timm",
+            "rung": rungs[-1],
+            "precision": "int8",
+            "ladder": [
+                _rung(rung, self.flips, difference, agreed, sufficient=rung == rungs[-1] and noise < 1, chosen=rung == rungs[-1])
+                for rung in rungs
+            ],
+            "auc_difference": encode(difference),
+            "test_agreement": encode(agreed),
+            "flips": [self._flip(index) for index in self.flips.indices],
+            "cam": {
+                "rows": 7 if cam else 0,
+                "columns": 9 if cam else 0,
+                "reason": "" if cam else "the head is not a pooled linear one",
+                "largest_residual": 9.5e-7 if cam else None,
+            },
+            "thresholds": thresholds,
+            "data": {
+                "train": {label: int(truth[:40, column].sum()) for column, label in enumerate(labels)},
+                "test": {label: int(truth[:, column].sum()) for column, label in enumerate(labels)},
+            },
+            "calibration_frames": 30,
+            "notes": list(notes),
+            "host": encode(fingerprint()),
+            "bundles": ["/somewhere/private/tiny.edgekit"] if accepted or not accept.enforce else [],
             "size_bytes": 4_219_309,
             "stages": [{"name": "load", "cached": True, "seconds": 0.25}, {"name": "quantize ptq", "cached": False, "seconds": 12.5}],
             "latency_ms": LATENCY,
             "engine": ENGINE,
         }
 
+    def _flip(self, index):
+        def named(row):
+            return [label for label, chosen in zip(self.output.labels, row, strict=True) if chosen]
+
+        kind = "harmful" if index in self.flips.harmful else "helpful" if index in self.flips.helpful else "neither"
+        return {
+            "file": self.files[index],
+            "group": self.groups[index],
+            "kind": kind,
+            "truth": named(self.truth[index]),
+            "reference": named(self.before.answers[index]),
+            "device": named(self.after.answers[index]),
+            "reference_probability": float(self.before.probability[index].max()),
+            "device_probability": float(self.after.probability[index].max()),
+        }
+
     def page(self):
         return compile_page.render(self.document, self.frames)
 
 
-def _sample(file, row, labels, split, group):
-    named = tuple(label for label, is_true in zip(labels, row, strict=True) if is_true)
-    return Sample(path=Path(file), file=file, labels=named, split=split, group=group, mask=None, extra={}, line=1)
+def _outcomes(logits, truth, output, thresholds):
+    probability = decision.probabilities(decision.logits_by_label(logits, output), output, outputs=logits.shape[1])
+    return Outcomes(probability=probability, truth=truth, output=output, thresholds=thresholds)
 
 
+def _rung(name, flips, difference, agreed, *, sufficient, chosen):
+    return {
+        "rung": name,
+        "title": TITLES[name],
+        "frames": flips.frames,
+        "flips": len(flips.indices),
+        "harmful_flips": len(flips.harmful),
+        "auc_difference": difference.difference,
+        "auc_difference_lower_bound": difference.lower_bound,
+        "mean_kl": agreed.mean_kl,
+        "max_abs_logit": agreed.max_abs_logit,
+        "sufficient": sufficient,
+        "chosen": chosen,
+    }
+
+
+TITLES = {"ptq": "post-training quantization", "ptq-full": "post-training quantization, histogram ranges, full bias correction"}
 TARGET = Target(
     name="x86-64",
     title="x86-64 CPU",

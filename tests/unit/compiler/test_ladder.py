@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 from network_builders import binary_spec, model_spec
@@ -21,7 +24,7 @@ from edgekit.schema.model_io import OutputSpec
 
 OUTPUT = OutputSpec(labels=("a", "b", "c"), task="multiclass")
 ARTEFACT = Artefact(files={}, sha256="", precision="int8")
-GATES = AcceptSpec(auc_margin=0.01, max_harmful_flips=0.01, max_flips=0.02)
+GATES = AcceptSpec(auc_margin=0.01, max_harmful_flips=0.01)
 
 
 def split_of(truth, *, labels=3):
@@ -44,7 +47,7 @@ class World:
         self.split = split_of(truth)
         self.reference = self.random.normal(size=(frames, 3)).astype(np.float32)
         self.reference[np.arange(frames), truth] += 2
-        self.tried = []
+        self.tried, self.told, self.made = [], [], []
 
     def device(self, *, flips=0, noise=0.0):
         """The reference's logits with noise, and with the two best of `flips` frames exchanged."""
@@ -54,16 +57,25 @@ class World:
             logits[index, [best, second]] = logits[index, [second, best]]
         return logits
 
-    def climb(self, rungs, accept=GATES):
-        """Climbs a table of rung to logits."""
+    def yardstick(self, exact=None):
+        exact = Measured(logits=self.reference, maps=None) if exact is None else exact
+        return ladder.Yardstick(reference=self.reference, exact=exact, split=self.split, output=OUTPUT, thresholds={})
 
-        def attempt(rung):
+    def climb(self, rungs, accept=GATES, *, max_flips=0.02):
+        """Climbs a table of rung to logits, to a reason to skip, or to a table of variant to logits."""
+
+        def attempt(rung, tried):
             self.tried.append(rung)
-            return ARTEFACT, Measured(logits=rungs[rung], maps=None)
+            self.told.append([result.rung for result in tried])
+            found = rungs[rung]
+            if isinstance(found, str):
+                yield ladder.Skipped(rung=rung, reason=found)
+                return
+            for label, logits in (found if isinstance(found, dict) else {"": found}).items():
+                self.made.append(label or rung)
+                yield ladder.Variant(label=label, artefact=ARTEFACT, measured=Measured(logits=logits, maps=None))
 
-        return ladder.climb(
-            tuple(rungs), attempt, lambda measured: ladder.compare(self.reference, measured.logits, self.split, OUTPUT, {}), accept
-        )
+        return ladder.climb(tuple(rungs), attempt, self.yardstick().compare, accept, max_flips)
 
 
 def test_the_first_rung_that_suffices_is_taken():
@@ -132,8 +144,8 @@ def test_harmful_flips_have_their_own_limit():
     for index in right:
         best, second = np.argsort(-wrong[index])[:2]
         wrong[index, [best, second]] = wrong[index, [second, best]]
-    assert not world.climb({"ptq": wrong})[0].sufficient
-    assert world.climb({"ptq": wrong}, AcceptSpec(max_harmful_flips=0.02, max_flips=0.02))[0].sufficient
+    assert not world.climb({"ptq": wrong}, AcceptSpec(auc_margin=0.5, max_harmful_flips=0.01))[0].sufficient
+    assert world.climb({"ptq": wrong}, AcceptSpec(auc_margin=0.5, max_harmful_flips=0.02))[0].sufficient
 
 
 def test_a_comparison_counts_what_changed():
@@ -148,16 +160,98 @@ def test_a_comparison_counts_what_changed():
     assert found.agreement.mean_kl > 0
 
 
-def test_the_report_tells_every_rung():
-    """JSON-ready; one is chosen."""
+def test_the_share_of_flips_is_the_callers():
+    """A new network is allowed more than the trained one, whatever the recipe's gates hold by default."""
     world = World()
-    chosen, tried = world.climb({"ptq": world.device(flips=30), "float": world.device()})
-    rows = [ladder.describe(result, chosen) for result in tried]
-    assert [(row["rung"], row["chosen"], row["sufficient"], row["flips"], row["frames"]) for row in rows] == [
-        ("ptq", False, False, 30, 1000),
-        ("float", True, True, 0, 1000),
+    harmless = world.device()
+    wrong = np.flatnonzero(world.reference.argmax(1) != world.split.truth.argmax(1))[:30]
+    for index in wrong:  # from one wrong answer to another or to the right one
+        best, second = np.argsort(-harmless[index])[:2]
+        harmless[index, [best, second]] = harmless[index, [second, best]]
+    rungs, wide = {"ptq": harmless}, AcceptSpec(auc_margin=0.5)
+    assert not world.climb(rungs, wide, max_flips=0.02)[0].sufficient
+    assert world.climb(rungs, wide, max_flips=0.05)[0].sufficient
+
+
+def test_variants_are_tried_like_rungs():
+    """Until one suffices; the ones behind it are not made."""
+    world = World()
+    several = {"1 layer": world.device(flips=30), "2 layers": world.device(flips=1), "4 layers": world.device()}
+    chosen, tried = world.climb({"ptq": world.device(flips=40), "float-fallback": several, "float": world.device()})
+    assert (chosen.rung, chosen.label, chosen.sufficient) == ("float-fallback", "2 layers", True)
+    assert world.made == ["ptq", "1 layer", "2 layers"]
+    assert [(result.rung, result.label) for result in tried] == [("ptq", ""), ("float-fallback", "1 layer"), ("float-fallback", "2 layers")]
+
+
+def test_the_nearest_may_be_any_variant():
+    """Where none suffices, neither the last nor the last rung's is taken for being last."""
+    world = World()
+    several = {"1 layer": world.device(flips=35), "2 layers": world.device(flips=30), "4 layers": world.device(flips=40)}
+    chosen, tried = world.climb({"ptq": world.device(flips=50), "float-fallback": several, "ptq-full": world.device(flips=60)})
+    divergence = {result.label or result.rung: result.comparison.agreement.mean_kl for result in tried}
+    assert chosen.label == min(divergence, key=divergence.get) == "2 layers"
+    assert not chosen.sufficient
+    assert len(tried) == 5
+
+
+def test_a_rung_is_told_what_was_tried_before():
+    """Not what was skipped."""
+    world = World()
+    world.climb({"ptq": world.device(flips=40), "ptq-no-smoothquant": "no attention", "float-fallback": world.device()})
+    assert world.told == [[], ["ptq"], ["ptq"]]
+
+
+def test_a_skipped_rung_is_reported_and_never_chosen():
+    """With why; the rows of the report keep the order of the ladder, and all have the same keys."""
+    world = World()
+    chosen, tried = world.climb({"ptq-no-smoothquant": "no attention", "ptq": world.device(flips=30), "qat": "no training frames"})
+    rows = ladder.describe_all(tried, chosen)
+    assert chosen.rung == "ptq"
+    assert [(row["rung"], row["status"], row["flips"], row["chosen"]) for row in rows] == [
+        ("ptq-no-smoothquant", "skipped: no attention", None, False),
+        ("ptq", "tried", 30, True),
+        ("qat", "skipped: no training frames", None, False),
+    ]
+    assert len({tuple(sorted(row)) for row in rows}) == 1
+
+
+def test_a_ladder_with_nothing_to_try_is_refused():
+    """By the names and reasons of its rungs."""
+    with pytest.raises(
+        CatalogError, match=r"no rung of the ladder can be tried: ptq-no-smoothquant: no attention; qat: no training frames"
+    ):
+        World().climb({"ptq-no-smoothquant": "no attention", "qat": "no training frames"})
+
+
+def test_the_maps_are_compared_with_those_before_quantization():
+    """And the answers with the reference, which may be another network's."""
+    world = World(frames=8)
+    maps = np.random.default_rng(1).normal(size=(8, 3, 4, 4)).astype(np.float32)
+    exact = Measured(logits=world.device(noise=0.5), maps=maps)
+    yardstick = world.yardstick(exact)
+    found = yardstick.compare(Measured(logits=world.device(flips=2), maps=2 * maps + 1))
+    assert found.map_likeness == pytest.approx({"median": 1.0, "p5": 1.0})
+    assert found.flips.indices == (0, 1)
+    assert yardstick.compare(Measured(logits=world.device(), maps=-maps)).map_likeness == pytest.approx({"median": -1.0, "p5": -1.0})
+    assert yardstick.compare(Measured(logits=world.device(), maps=None)).map_likeness is None
+
+
+def test_the_report_tells_every_rung():
+    """JSON-ready, with the likeness of the maps and the layers left in float where there are such; one is chosen."""
+    world = World()
+    chosen, tried = world.climb({"ptq": world.device(flips=30), "float-fallback": {"ptq with 1 layer in float32": world.device()}})
+    layers = {"base": "ptq", "base_error": 0.5, "layers": [{"name": "conv1", "type": "Convolution", "error": 0.25}]}
+    comparison = dataclasses.replace(chosen.comparison, map_likeness={"median": 0.99, "p5": 0.9})
+    left = dataclasses.replace(chosen, artefact=dataclasses.replace(ARTEFACT, fallback=layers), comparison=comparison)
+    rows = ladder.describe_all((tried[0], left), left)
+    assert [(row["rung"], row["variant"], row["chosen"], row["sufficient"], row["flips"], row["frames"]) for row in rows] == [
+        ("ptq", "", False, False, 30, 1000),
+        ("float-fallback", "ptq with 1 layer in float32", True, True, 0, 1000),
     ]
     assert rows[1]["mean_kl"] == pytest.approx(0)
+    assert [row["map_likeness"] for row in rows] == [None, {"median": 0.99, "p5": 0.9}]
+    assert [row["fallback"] for row in rows] == [None, layers]
+    assert json.loads(json.dumps(rows)) == rows
 
 
 def expected(**fields):

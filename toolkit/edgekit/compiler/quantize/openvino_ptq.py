@@ -71,10 +71,10 @@ def read_ir(xml: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _refusals_explained() -> Iterator[None]:
+def _refusals_explained(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, *kinds) as error:
         first = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
         raise ModelError(f"OpenVINO cannot handle the model: {first}", hint='try [compress] quantize = { ladder = ["float"] }') from error
 
@@ -82,8 +82,9 @@ def _refusals_explained() -> Iterator[None]:
 def _read(graph: Path) -> Any:
     # A core that only reads loads no device's plugin, and leaves nothing behind when it goes (see `runtime/engines/openvino.py`).
     model = load_library().Core().read_model(str(graph))
+    # Before folding, because a folded constant keeps the name of what it was folded from.
+    _replace_counted_names(model, "at")
     _fold_constants(model)
-    _name_operations(model)
     return model
 
 
@@ -103,8 +104,14 @@ def _attention(model: Any) -> bool:
 def _quantize(model: Any, settings: RungSettings, calibration: NDArray[np.uint8], progress: Progress) -> Any:
     nncf = _load_nncf()
     ignored = [*_float_head(model), *settings.float_layers]
+    missing = set(ignored) - {operation.get_friendly_name() for operation in model.get_ordered_ops()}
+    if missing:
+        raise ModelError(f"the graph has no operation {', '.join(sorted(missing))}", hint="layers are named as in the IR of the same graph")
     # Its own progress bars go to stdout, where `--json` promises a document and nothing else.
-    with contextlib.redirect_stdout(io.StringIO()):
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        _refusals_explained(nncf.InternalError, nncf.UnsupportedModelError, nncf.ValidationError),
+    ):
         return nncf.quantize(
             model,
             nncf.Dataset(_Counted(calibration, progress)),
@@ -175,13 +182,8 @@ def _forget_history(model: Any) -> None:
     _replace_counted_names(model, "added")
 
 
-def _name_operations(model: Any) -> None:
-    """Names what OpenVINO's reader has numbered, so that an operation has one name in the float and in every quantized graph, in every process."""
-    _replace_counted_names(model, "at")
-
-
 def _replace_counted_names(model: Any, word: str) -> None:
-    """Replaces names with a number that OpenVINO counts up in a process by the place in the graph."""
+    """Replaces names with a number that OpenVINO counts up in a process (`KIND_123`) by the place in the graph."""
     for position, operation in enumerate(model.get_ordered_ops()):
         kind = operation.get_type_name()
         if re.fullmatch(rf"{kind}_\d+", operation.get_friendly_name()):

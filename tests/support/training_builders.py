@@ -11,7 +11,7 @@ import torch
 from network_builders import LABELS, SIDE, input_spec, tiny_network
 
 from edgekit.compiler.distill.answer import Explained
-from edgekit.compiler.distill.trainer import Frames, TrainData, TrainSettings
+from edgekit.compiler.distill.trainer import Frames, TrainData, TrainSettings, train
 from edgekit.schema.model_io import OutputSpec
 
 MULTICLASS = OutputSpec(labels=LABELS, task="multiclass")
@@ -81,3 +81,15 @@ class Listener:
 
     def end(self):
         pass
+
+
+def reference_training(folder, *, stop_at=None, **changes):
+    """The training that is compared between numbers of processes: two teachers, every part of the loss.
+
+    Returns:
+        The student, its history and what was told.
+    """
+    given = settings(feature_weight=0.5, **changes)
+    student, listener = explained(seed=1), Listener(stop_at)
+    history = train(student, [explained(seed=7), explained(seed=8)], training_data(), given, folder / "checkpoints", listener)
+    return student, history, listener

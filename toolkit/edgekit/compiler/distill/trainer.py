@@ -12,8 +12,10 @@ Rules this file keeps:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch  # noqa: TID253 - this file is imported only by what trains
 
@@ -22,7 +24,11 @@ from edgekit.compiler.distill.settings import Frames, History, TrainData, TrainS
 from edgekit.compiler.distill.trainee import at_work, weights_digest
 from edgekit.compiler.progress import Progress, Silent
 from edgekit.compiler.workspace import digest
+from edgekit.errors import MissingEngineError
 from edgekit.schema.decode import encode
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 __all__ = ["Frames", "History", "TrainData", "TrainSettings", "settings_of", "train"]
 
@@ -48,18 +54,36 @@ def train(  # noqa: PLR0913, PLR0917 - six, and every caller has them apart
     Raises:
         ModelError: The loss is not finite, the networks' outputs do not go together, or the folder holds another training's checkpoint.
         CatalogError: Precision or batch cannot be had here.
+        MissingEngineError: Processes that were started together do not find each other.
     """
-    from accelerate import Accelerator
-
     if not teachers:
         raise ValueError("a student needs at least one teacher")
-    accelerator = Accelerator(mixed_precision="no")
+    accelerator = _accelerator()
     key = _key(student, teachers, data, settings)
     device = accelerator.device
     devices = [device] if device.type == "cuda" else []
     with at_work(student, teachers, device), torch.random.fork_rng(devices=devices):
         told = progress if accelerator.is_main_process else Silent()
         return Run(student, teachers, data, settings, accelerator=accelerator, progress=told).through(folder, key)
+
+
+def _accelerator() -> Accelerator:
+    """What knows the device and the other processes.
+
+    Raises:
+        MissingEngineError: The launcher's processes do not find each other.
+    """
+    from accelerate import Accelerator
+
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    # Without being told so, accelerate takes processes that torchrun starts on a machine without GPUs for strangers.
+    accelerator = Accelerator(mixed_precision="no", cpu=processes > 1 and not torch.cuda.is_available())
+    if accelerator.num_processes != processes:
+        raise MissingEngineError(
+            f"the launcher started {processes} processes, of which {accelerator.num_processes} found each other",
+            hint="start them with torchrun or accelerate launch, with nothing of PyTorch's set up before",
+        )
+    return accelerator
 
 
 def _key(student: torch.nn.Module, teachers: Sequence[torch.nn.Module], data: TrainData, settings: TrainSettings) -> str:

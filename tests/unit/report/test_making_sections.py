@@ -291,9 +291,10 @@ def test_a_rung_that_could_not_be_tried_says_why():
     said = words(making.ladder_section(document))
     assert "Not tried float-fallback skipped: no layer helps" in said
     assert "ptq 9 (3.8 %) 4 (1.7 %) −0.0020 −0.0090 0.0040 0.80 0.987, 0.931 no" in said
+    assert "maps, p5" in said
     assert "qat: 2 layers, chosen" in said
     assert "“qat: 2 layers” was chosen" in said
-    assert "map likeness" not in words(making.ladder_section(full_document()))
+    assert "maps, p5" not in words(making.ladder_section(full_document()))
     assert "(240 frames)" in said
 
 

@@ -32,11 +32,13 @@ def ladder_section(document: Document) -> Html:
     tried = [rung for rung in rungs if rung["frames"] is not None]
     has_maps = any(rung.get("map_likeness") for rung in tried)
     header = ["rung", "changed", "harmful", "ΔAUC", "lower bound", "mean KL, nats", "largest |Δlogit|"]
-    header += [*(["map likeness, median, 5th pct."] if has_maps else []), "sufficient"]
+    header += [*(["maps, p5"] if has_maps else []), "sufficient"]
     titles = key_values({rung["rung"]: rung["title"] for rung in rungs}.items())
     frames = tried[0]["frames"] if tried else 0
     note = f"Settings are chosen on the split val ({count(frames, 'frame')}), cheapest rung first, never on test. {_choice(document)}"
     listed = table(header, [_rung(rung, has_maps=has_maps) for rung in tried])
+    if has_maps:
+        note += " Maps: their Pearson correlation with those before quantization, median and 5th percentile over the frames."
     described = element("div", titles, style="margin-top: 1rem")
     return section("Quantization ladder", listed, described, *_skipped(rungs), *_fallback(document), note=note)
 

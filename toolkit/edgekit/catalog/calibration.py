@@ -23,6 +23,8 @@ class Calibration:
         samples: Frames to take; all of the splits' where they hold fewer.
         minimum: Fewer frames than this are refused.
         seed: Of the draw.
+        minimum_per_label: Fewer frames than this of a label (multilabel: no label present and absent that often) are refused as one-sided.
+        max_flat: Largest share of frames that are black or of one grey level. In [0, 1).
     """
 
     name: str
@@ -31,6 +33,8 @@ class Calibration:
     samples: int
     minimum: int
     seed: int
+    minimum_per_label: int = 4
+    max_flat: float = 0.1
 
     def __post_init__(self) -> None:
         if not self.splits or any(split not in SPLITS for split in self.splits):
@@ -39,6 +43,10 @@ class Calibration:
             raise ValueError("minimum must be at least 1 and at most samples")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, but is {self.seed}")
+        if not 1 <= self.minimum_per_label <= self.samples:
+            raise ValueError(f"minimum_per_label must be at least 1 and at most samples, not {self.minimum_per_label}")
+        if not 0 <= self.max_flat < 1:
+            raise ValueError(f"max_flat is a share of the frames, at least 0 and below 1, not {self.max_flat}")
 
 
 def load_calibration(name: str) -> Calibration:

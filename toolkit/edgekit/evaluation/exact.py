@@ -1,4 +1,4 @@
-"""Exact limits of a proportion, without scipy: the incomplete beta function and its inverse.
+"""Exact limits of a proportion and Student's quantile, without scipy: the incomplete beta function and its inverse.
 
 Sources: Clopper & Pearson 1934 for the limits; the continued fraction of the incomplete beta function is DLMF 8.17.22, evaluated by
 the modified Lentz method.
@@ -43,6 +43,14 @@ def beta_quantile(probability: float, a: float, b: float) -> float:
             low = middle
         else:
             high = middle
+
+
+def student_quantile(degrees: int, *, confidence: float = 0.95) -> float:
+    """What |t| stays below with this confidence, for Student's t with `degrees` (at least 1): t² / (degrees + t²) is Beta(1/2, degrees/2)."""
+    if degrees < 1:
+        raise ValueError(f"{degrees} degrees of freedom")
+    share = beta_quantile(confidence, 0.5, degrees / 2)
+    return math.sqrt(degrees * share / (1 - share))
 
 
 def incomplete_beta(x: float, a: float, b: float) -> float:

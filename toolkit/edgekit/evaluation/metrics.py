@@ -120,7 +120,7 @@ def figures(outcomes: Outcomes, weights: Floats, table: Mapping[str, Floats]) ->
         "precision": _mean(table["precision"], judged),
         "recall": _mean(table["sensitivity"], judged),
         "f1": _mean(table["f1"], judged),
-        "ece": _expected_calibration_error(outcomes, weights),
+        "ece": expected_calibration_error(outcomes, weights),
     }
 
 
@@ -210,7 +210,8 @@ def calibration_error(confidence: Floats, right: Bools, weights: Floats, *, bins
     return result
 
 
-def _expected_calibration_error(outcomes: Outcomes, weights: Floats) -> Floats:
+def expected_calibration_error(outcomes: Outcomes, weights: Floats) -> Floats:
+    """The calibration error of rule 5, float64 (replicates,), for weights float64 (replicates, frames)."""
     if outcomes.output.task == "multilabel":
         columns = range(outcomes.truth.shape[1])
         errors = [calibration_error(outcomes.probability[:, column], outcomes.truth[:, column], weights) for column in columns]

@@ -53,6 +53,38 @@ def test_every_coupling_is_found():
     assert pruned.hidden.in_features == 16 * 16
 
 
+def chain(*parts):
+    """Convolutions in a row with a pooled linear head."""
+    torch.manual_seed(0)
+    return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(parts[-1].out_channels, 3)).eval()
+
+
+def test_two_groups_stay():
+    """However much goes, a depthwise or grouped convolution keeps two groups, since with one it would be another kind of layer."""
+    for groups in (32, 8):
+        network = chain(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3, groups=groups), nn.Conv2d(32, 32, 1))
+        pruned = apply_plan(network, plan_pruning(network, example(), settings(1, max_ratio=0.99, round_to=1)))
+        assert pruned[1].groups == 2
+
+
+@pytest.mark.parametrize(
+    "grouped",
+    [
+        (nn.Conv2d(32, 32, 3, groups=8), nn.Conv2d(32, 32, 3, groups=4)),
+        (nn.Conv2d(32, 16, 3, groups=16), nn.Conv2d(16, 32, 1)),
+    ],
+    ids=["two divisions of the same channels", "two channels into one"],
+)
+def test_groups_that_disagree_stay(grouped):
+    """Channels that convolutions divide into groups in different ways stay; the rest of the network is pruned."""
+    network, frame = chain(nn.Conv2d(3, 32, 3), *grouped, nn.Conv2d(32, 32, 1)), example()
+    plan = plan_pruning(network, frame, settings(0.5))
+    pruned = apply_plan(network, plan)
+    assert [part.weight.shape for part in pruned[1:2]] == [part.weight.shape for part in network[1:2]]
+    assert pruned[-1].in_features == 16
+    torch.testing.assert_close(logits(pruned, frame), logits(zeroed(network, plan), frame), rtol=1e-4, atol=1e-5)
+
+
 def test_a_share_of_nothing_changes_no_bit():
     """With a ratio of 0 the plan is empty, and the network answers with the same bits."""
     module, frame = couplings(), example()
@@ -264,6 +296,23 @@ def test_a_network_that_cannot_be_pruned_is_refused(fault, said):
         plan_pruning(Broken(fault), example(), settings())
     assert "\n" not in caught.value.message
     assert caught.value.hint
+
+
+class Joined(nn.Module):
+    """A concatenation that is flattened with all its positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right, self.head = nn.Conv2d(3, 32, 8, 8), nn.Conv2d(3, 32, 8, 8), nn.Linear(64 * 16, 3)
+
+    def forward(self, x):
+        return self.head(torch.cat([self.left(x), self.right(x)], 1).flatten(1))
+
+
+def test_a_network_that_is_traced_wrongly_is_refused():
+    """Torch-Pruning does not find the second half of a flattened concatenation; that is refused instead of half pruned."""
+    with pytest.raises(ModelError, match="after pruning, the network fails"):
+        plan_pruning(Joined(), example(), settings())
 
 
 def test_a_network_with_nothing_to_take_is_refused():

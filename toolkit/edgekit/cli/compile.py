@@ -46,13 +46,14 @@ def compile_(
             print_result(result)
     refused = [result for result in results if not result.accepted and result.bundle is None]
     if refused:
-        names = ", ".join(gate.name for gate in refused[0].gates if not gate.passed)
+        failed = [gate for gate in refused[0].gates if not gate.passed]
+        names = ", ".join(gate.name for gate in failed)
         for result in refused:
             if result.outputs.bundle.exists():
                 tell(f"warning: {result.outputs.bundle} is from an earlier compile; it is not the model that was refused")
         raise AcceptanceError(
             f"{loaded.name} is refused by the acceptance gate ({names}); no bundle was written",
-            hint=f"{refused[0].outputs.report_html} says why; add a rung to compress.quantize.ladder, more calibration frames, or enforce = false",
+            hint=f"{refused[0].outputs.report_html} says why; try: {'; '.join(dict.fromkeys(gate.advice for gate in failed))}",
         )
 
 
@@ -65,7 +66,7 @@ def print_result(result: Finished) -> None:
     rows = [(name.replace("_", " "), figure(document["reference"][name]), figure(document["device"][name])) for name in _SHOWN]
     say(table(rows, header=("", "trained model, FP32", "compiled")))
     for gate in result.gates:
-        say(f"  {'passed' if gate.passed else 'FAILED'}  {gate.name}: {gate.explanation}")
+        say(f"  {'FAILED' if gate.status == 'failed' else gate.status}  {gate.name}: {gate.explanation}")
     cam = document["cam"]
     say(_map(cam))
     timing = document["latency_ms"]

@@ -335,4 +335,4 @@ def _recovery(spec: DistillSpec, epochs: int) -> DistillSpec:
 
 def titles(teachers: Sequence[Teacher]) -> list[str]:
     """Sources of the further teachers, for the report."""
-    return [teacher.source.model.source for teacher in teachers[1:]]
+    return [n.public_title(teacher.source.model.source) for teacher in teachers[1:]]

@@ -101,9 +101,9 @@ def finish(proving: Proving, outputs: Outputs, workspace: Workspace, progress: P
         "stages": [encode(record) for record in workspace.records],
         **timed,
     }
+    page = compile_page.render(document, proving.flipped_frames(), proving.flipped_overlays(manifest.cam))
     if written:
         write_atomically(outputs.bundle, [content])
-    page = compile_page.render(document, proving.flipped_frames(), proving.flipped_overlays(manifest.cam))
     write_atomically(outputs.report_html, [page.encode()])
     write_atomically(outputs.report_json, [(json.dumps(document, indent=2, allow_nan=False) + "\n").encode()])
     return Finished(bundle=outputs.bundle if written else None, accepted=manifest.accepted, gates=gates, outputs=outputs, document=document)

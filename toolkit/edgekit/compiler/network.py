@@ -132,6 +132,12 @@ def further_model(model: ModelSpec, spec: NetworkSpec) -> ModelSpec:
     )
 
 
+def public_title(source: str) -> str:
+    """A source for the report: without the folder of a file on this machine."""
+    kind, _, argument = source.partition(":")
+    return f"{kind}:{Path(argument).name}" if kind in ("onnx", "pt2") else source
+
+
 def module_of(source: LazySource) -> Any:
     """The torch module of a source.
 
@@ -169,11 +175,6 @@ def save_weights(module: torch.nn.Module, path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}, path)
-
-
-def describe(spec: NetworkSpec) -> dict[str, object]:
-    """A further network for a stage's key and the report, without paths."""
-    return {**encode(spec), "weights": None if spec.weights is None else file_digest(Path(spec.weights))}
 
 
 class NetworkSource:

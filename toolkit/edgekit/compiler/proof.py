@@ -20,6 +20,7 @@ from edgekit.bundle.manifest import CamSpec, EngineSpec
 from edgekit.catalog.target import Target
 from edgekit.compiler import ladder, pack
 from edgekit.compiler.compress import Compressed, titles
+from edgekit.compiler.network import public_title
 from edgekit.compiler.prepare import Prepared, split_counts
 from edgekit.compiler.stages.explain import ExplainedGraph
 from edgekit.compiler.stages.frames import PreparedSplit
@@ -131,7 +132,7 @@ class Proving:
             "positive": recipe.model.positive,
             "made_with": pack.made_with(),
             "source": recipe.model.source.partition(":")[0],
-            "student": None if recipe.compress.student is None else recipe.compress.student.source,
+            "student": None if recipe.compress.student is None else public_title(recipe.compress.student.source),
             "ensemble": titles(self.compressed.teachers) or None,
             "rung": candidate.chosen.rung,
             "precision": candidate.chosen.artefact.precision,

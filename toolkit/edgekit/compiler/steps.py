@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgekit.compiler import ladder, timing
 from edgekit.compiler.checks import point_figures
+from edgekit.compiler.network import public_title
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.proof import Proving
 from edgekit.compiler.stages.quantize import Artefact
@@ -26,7 +27,7 @@ def measure(proving: Proving, progress: Progress) -> list[dict[str, Any]]:
     rows: list[tuple[str, str, Artefact | None, NDArray[np.float32] | None]] = [
         (
             "teacher",
-            f"trained model, PyTorch or ONNX Runtime, FP32 ({proving.recipe.model.source})",
+            f"trained model, PyTorch or ONNX Runtime, FP32 ({public_title(proving.recipe.model.source)})",
             None,
             proving.prepared.reference["val"],
         ),

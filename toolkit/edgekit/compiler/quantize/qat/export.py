@@ -81,7 +81,7 @@ def _operator(plain: torch.fx.GraphModule, node: torch.fx.Node) -> torch.fx.Node
 
     part = plain.get_submodule(str(node.target))
     if isinstance(part, ActivationQuantizer):
-        settings = (float(part.scale), 0, part.limits.low, part.limits.high)
+        settings = (float(part.scale.detach()), 0, part.limits.low, part.limits.high)
         return plain.graph.call_function(torch.ops.aten.fake_quantize_per_tensor_affine.default, (node.args[0], *settings))
     if not isinstance(part, WeightQuantizer):
         raise TypeError(f"{node.target} is a {type(part).__name__}, not a quantizer")

@@ -144,7 +144,7 @@ def settings_of(spec: QatSpec) -> TrainSettings:
 def describe(network: QuantizedNetwork) -> list[dict[str, Any]]:
     """The quantizers of values, JSON-ready: name, integers, and the scale in the value's units a step."""
     return [
-        {"name": name, "low": part.limits.low, "high": part.limits.high, "scale": float(part.scale)}
+        {"name": name, "low": part.limits.low, "high": part.limits.high, "scale": float(part.scale.detach())}
         for name, part in network.values().items()
     ]
 

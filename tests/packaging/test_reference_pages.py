@@ -8,7 +8,7 @@ import re
 import pytest
 import repository
 
-from edgekit.catalog import recipe
+from edgekit.catalog import compress, recipe
 from edgekit.catalog.calibration import Calibration, load_calibration
 from edgekit.catalog.target import Fact, Target
 from edgekit.cli.main import COMMANDS
@@ -36,8 +36,14 @@ TABLES = {
     "columns": (Columns, "\n`columns`:"),
     "calibration": (recipe.CalibrationRef, "## `[calibration]`"),
     "calibration file": (Calibration, "A file in `calibration/` has these keys:"),
-    "compress": (recipe.CompressSpec, "## `[compress]`"),
-    "quantize": (recipe.QuantizeSpec, "\n`quantize`:"),
+    "compress": (compress.CompressSpec, "## `[compress]`"),
+    "student": (compress.NetworkSpec, "\n`student`, and each of `distill`'s `teachers`:"),
+    "prune": (compress.PruneSpec, "\n`prune`:"),
+    "distill": (compress.DistillSpec, "\n`distill`:"),
+    "augment": (compress.AugmentSpec, "\n`augment`:"),
+    "quantize": (compress.QuantizeSpec, "\n`quantize`:"),
+    "qat": (compress.QatSpec, "\n`qat`:"),
+    "study": (compress.StudySpec, "\n`study`:"),
     "accept": (AcceptSpec, "## `[accept]`"),
 }
 

@@ -182,3 +182,11 @@ def test_what_does_not_answer_with_logits_is_refused(head):
     """A map, a dictionary, nothing."""
     with pytest.raises(ModelError, match="one vector of logits a frame"):
         Explained(Written(head), noise(2))
+
+
+def test_a_mean_over_other_axes_is_no_pooling():
+    """Though a map of as many rows as channels gives as many values."""
+    module = Written(lambda a, c: c(a.permute(0, 2, 3, 1).mean((1, 2))) + a.mean(0).sum() * 0, channels=SIDE)
+    network = Explained(module, noise(1))
+    assert network.reason
+    assert network(noise()).features is None

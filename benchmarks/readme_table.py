@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
-NAMES = ("accuracy", "speed", "cold_start", "precision", "reproducible")
+NAMES = ("accuracy", "compression", "speed", "cold_start", "precision", "reproducible")
 
 BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
 
@@ -46,6 +46,7 @@ def render(results: Mapping[str, Any]) -> str:
     """The text between the markers; exits where a result does not have the shape that its benchmark writes."""
     parts = (
         ("accuracy", accuracy),
+        ("compression", compression),
         ("speed", speed),
         ("cold_start", cold_start),
         ("precision", precision),
@@ -82,6 +83,47 @@ def accuracy(result: Result) -> str:
         *("the same, NNCF defaults", "KL of NNCF defaults ÷ ours", "rung", "gate of the recipe"),
     )
     return f"**Accuracy** on the test split, compiled artefact against trained model, {measured(result)}:\n\n{table(header, rows)}"
+
+
+def compression(result: Result) -> str:
+    """The compressions beside the same teacher quantized with NNCF's defaults."""
+    rows = [
+        (
+            name,
+            f"{item['fp32_auc']['value']:.3f} → {item['auc']['value']:.3f}",
+            f"{signed(item['auc_difference']['difference'])} (> {signed(item['auc_difference']['lower_bound'])})",
+            f"{item['flips']} / {item['harmful_flips']} / {item['helpful_flips']} of {item['frames']}",
+            likeness(item["map"]),
+            f"{item['nncf_defaults']['flips']}; {likeness(item['nncf_defaults']['map'])}",
+            ratio(item["ptq_over_case"]),
+            ratio(item["eager_over_case"]),
+            item["rung"],
+            "passed" if item["accepted"] else f"refused: {', '.join(item['failed_gates'])}",
+        )
+        for name, item in result["cases"].items()
+    ]
+    header = (
+        *(
+            "compression",
+            "AUC, teacher FP32 → compiled",
+            "ΔAUC (97.5 % bound)",
+            "flips / harmful / helpful",
+            "map, Pearson median / 5th percentile",
+        ),
+        *(
+            "NNCF defaults on the teacher: flips; map",
+            "latency of the teacher's plain INT8 ÷ this",
+            "PyTorch eager FP32 ÷ this",
+            "rung",
+            "gate of the recipe",
+        ),
+    )
+    return f"**Compression** on the test split, compiled artefact against the trained teacher, {measured(result)}:\n\n{table(header, rows)}"
+
+
+def likeness(found: Mapping[str, float] | None) -> str:
+    """Correlation of maps; a dash where there are none."""
+    return "–" if found is None else f"{found['median']:.3f} / {found['p5']:.3f}"
 
 
 def speed(result: Result) -> str:

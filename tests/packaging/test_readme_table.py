@@ -49,6 +49,27 @@ RESULTS = {
             }
         },
     },
+    "compression": {
+        **HOST,
+        "cases": {
+            "small": {
+                "accepted": False,
+                "failed_gates": ["net_harm"],
+                "rung": "qat",
+                "frames": 200,
+                "flips": 9,
+                "harmful_flips": 6,
+                "helpful_flips": 3,
+                "auc_difference": {"difference": -0.003, "lower_bound": -0.0042},
+                "fp32_auc": _figure(0.981),
+                "auc": _figure(0.978),
+                "map": {"median": 0.974, "p5": 0.913},
+                "nncf_defaults": {"flips": 14, "harmful_flips": 8, "map": None},
+                "ptq_over_case": _ratio(2.75),
+                "eager_over_case": _ratio(31.5),
+            }
+        },
+    },
     "speed": {
         **HOST,
         "frame": [480, 640],
@@ -78,6 +99,14 @@ def test_every_figure_is_in_the_table():
             "7 / 5",
             "3.0×",
             "ptq-full",
+            "0.981 → 0.978",
+            "−0.0030 (> −0.0042)",
+            "9 / 6 / 3 of 200",
+            "0.974 / 0.913",
+            "14; –",
+            "2.75×",
+            "31.50×",
+            "refused: net_harm",
             "passed",
         ),
         *("6.50× (6.38–6.62)", "1.25× (1.12–1.38)", "1.00× (0.88–1.12, not steady)", "480 × 640"),
@@ -86,7 +115,7 @@ def test_every_figure_is_in_the_table():
         *("`lung` the same bytes", "`heart` DIFFERENT bytes"),
     ):
         assert expected in text, expected
-    assert text.count("A processor, 2 cores, 2026-01-01") == 5
+    assert text.count("A processor, 2 cores, 2026-01-01") == 6
 
 
 def test_a_figure_that_could_not_be_measured():

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score  # noqa: TID253 - the cross-check
 
 from edgekit.evaluation.delong import clustered_variance, paired_auc_difference, structural_components
+from edgekit.evaluation.gates import apply_gates
 from edgekit.evaluation.intervals import group_indices
 from edgekit.evaluation.metrics import Outcomes
+from edgekit.evaluation.paired import Flips
+from edgekit.schema.accept import AcceptSpec
 from edgekit.schema.model_io import OutputSpec
 
 BINARY = OutputSpec(labels=("normal", "pneumonia"), task="binary", positive="pneumonia")
@@ -81,7 +86,31 @@ def test_it_is_delongs_where_every_group_is_one_frame(seed, ties):
     assert found.method == "delong"
     assert (found.reference_auc, found.device_auc) == pytest.approx(tuple(areas))
     assert (found.difference, found.standard_error) == pytest.approx((areas[1] - areas[0], error), rel=1e-9)
-    assert found.lower_bound == pytest.approx(areas[1] - areas[0] - 1.959963984540054 * error, rel=1e-9)
+    assert found.lower_bound == pytest.approx(areas[1] - areas[0] - found.quantile * error, rel=1e-9)
+    assert 1.959963984540054 < found.quantile < 3.5
+
+
+# Albumin, total protein and 10 − K-G score of 43 patients with ovarian cancer, and whether surgery failed them (DeLong et al. 1988, section 4).
+OVARIAN_CANCER = """
+3.0 5.8 10 0  3.2 6.3 5 1  3.9 6.8 3 1  2.8 4.8 6 0  3.2 5.8 3 1  0.9 4.0 5 0  2.5 5.7 8 0  1.6 5.6 5 1  3.8 5.7 5 1  3.7 6.7 6 1  3.2 5.4 4 1
+3.8 6.6 6 1   4.1 6.6 5 1  3.6 5.7 5 1  4.3 7.0 4 1  3.6 6.7 4 0  2.3 4.4 6 1  4.2 7.6 4 0  4.0 6.6 6 0  3.5 5.8 6 1  3.8 6.8 7 1  3.0 4.7 8 0
+4.5 7.4 5 1   3.7 7.4 5 1  3.1 6.6 6 1  4.1 8.2 6 1  4.3 7.0 5 1  4.3 6.5 4 1  3.2 5.1 5 1  2.6 4.7 6 1  3.3 6.8 6 0  1.7 4.0 7 0  3.7 6.1 5 1
+3.3 6.3 7 1   4.2 7.7 6 1  3.5 6.2 5 1  2.9 5.7 9 0  2.1 4.8 7 1  2.8 6.2 8 0  4.0 7.0 7 1  3.3 5.7 6 1  3.7 6.9 5 1  3.6 6.6 5 1
+"""
+PUBLISHED = {"albumin": (0, 0.7366, 0.0108, 0.0953), "total-protein": (1, 0.6478, -0.0780, 0.1046)}
+
+
+@pytest.mark.parametrize(("column", "area", "difference", "error"), PUBLISHED.values(), ids=PUBLISHED)
+def test_delongs_own_example(column, area, difference, error):
+    """Areas, differences from the K-G score (0.7258) and their standard errors as SAS/STAT's manual prints them for these patients (PROC LOGISTIC)."""
+    table = np.array(OVARIAN_CANCER.split(), dtype=float).reshape(-1, 4)
+    truth = table[:, 3] == 1
+    # The order is all that counts: every score is mapped into (0, 1).
+    scores = [values / 20 for values in (10 - table[:, 2], table[:, column])]
+    found = paired_auc_difference(binary(scores[0], truth), binary(scores[1], truth), groups=names(range(43)))
+    assert found.method == "delong"
+    assert (found.reference_auc, found.device_auc) == pytest.approx((0.7258, area), abs=5e-5)
+    assert (found.difference, found.standard_error) == pytest.approx((difference, error), abs=6e-5)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -178,7 +207,7 @@ def test_two_perfect_models_are_bootstrapped():
 
 
 def test_few_groups_are_bootstrapped_over_groups():
-    """With 9 patients of one outcome the normal bound is not trusted; the bootstrap's is that of whole patients."""
+    """With 9 patients neither bound is trusted alone: the lower of the bootstrap of whole patients and of Student's counts."""
     scores, truth, groups = readings(5, frames=90, per_group=10, ties=False)
     found = paired_auc_difference(binary(scores[0], truth), binary(scores[1], truth), groups=names(groups))
     assert found.method == "bootstrap"
@@ -189,7 +218,10 @@ def test_few_groups_are_bootstrapped_over_groups():
         positive, negative = chosen[truth[chosen]], chosen[~truth[chosen]]
         areas = [(score[positive][:, None] > score[negative]).mean() for score in scores]
         draws.append(areas[1] - areas[0])
-    assert found.lower_bound == pytest.approx(np.quantile(draws, 0.025), abs=0.01)
+    error = np.sqrt(clustered_variance(scores[0][:, None], scores[1][:, None], truth[:, None], groups))
+    assert found.lower_bound < np.quantile(draws, 0.025) + 0.01
+    assert found.lower_bound <= found.difference - 2.306 * error  # Student's quantile with 8 degrees of freedom
+    assert found.quantile is None
     assert found.standard_error == pytest.approx(np.std(draws), rel=0.1)
     assert found.lower_bound < found.difference
 
@@ -229,3 +261,84 @@ def test_models_on_different_frames_are_refused():
     scores, truth, groups = readings(1)
     with pytest.raises(ValueError, match="same frames"):
         paired_auc_difference(binary(scores[0], truth), binary(scores[1], ~truth), groups=names(groups))
+
+
+def heavy(losses, size=2000):
+    """Scores of which `losses` positive frames fall below half of the negative ones on the device, all equally far."""
+    truth = np.arange(size) < size // 2
+    reference = np.where(truth, 0.8, 0.3) + 0.1 * np.arange(size) / size
+    device = reference.copy()
+    device[:losses] = np.median(reference[~truth])
+    return binary(reference, truth), binary(device, truth)
+
+
+@pytest.mark.parametrize(("losses", "upper"), [(2, 7.225), (5, 11.668), (10, 18.390), (100, 121.627)])
+def test_equal_losses_are_counted_like_events(losses, upper):
+    """So many equally heavy losses have Garwood's exact upper limit of a Poisson count, at least, and not much more than Student's quantile adds."""
+    found = paired_auc_difference(*heavy(losses), groups=names(range(2000)))
+    exact = found.difference * upper / losses
+    assert found.lower_bound < exact * 0.995
+    assert found.lower_bound > found.difference + (exact - found.difference) * 1.9
+
+
+def test_gains_do_not_lengthen_the_bound():
+    """A long tail on the good side leaves Student's quantile as it is."""
+    reference, device = heavy(20)
+    gains = paired_auc_difference(device, reference, groups=names(range(2000)))
+    losses = paired_auc_difference(reference, device, groups=names(range(2000)))
+    assert gains.standard_error == pytest.approx(losses.standard_error)
+    assert 1.96 < gains.quantile == pytest.approx(2.09, abs=0.03)
+    assert losses.quantile > 2.5
+
+
+def inferior(random, *, auc, positives, negatives, per_group, correlation, together):
+    """Two binormal readings of the same patients; the device's true AUC is exactly 0.01 below the reference's."""
+    means = [np.sqrt(2) * NormalDist().inv_cdf(area) for area in (auc, auc - 0.01)]
+    truth = np.repeat([True, False], [positives, negatives])
+    groups = np.arange(len(truth)) // per_group
+
+    def noise():
+        return np.sqrt(together) * random.normal(size=groups.max() + 1)[groups] + np.sqrt(1 - together) * random.normal(size=len(truth))
+
+    common = noise()
+    readings = [mean * truth + np.sqrt(correlation) * common + np.sqrt(1 - correlation) * noise() for mean in means]
+    return [binary(1 / (1 + np.exp(-reading)), truth) for reading in readings], names(groups)
+
+
+INFERIOR = {
+    "many-frames": {"auc": 0.98, "positives": 640, "negatives": 236, "per_group": 1, "correlation": 0.98, "together": 0.0},
+    "few-frames": {"auc": 0.95, "positives": 100, "negatives": 100, "per_group": 1, "correlation": 0.95, "together": 0.0},
+    "nearly-perfect": {"auc": 0.99, "positives": 100, "negatives": 100, "per_group": 1, "correlation": 0.95, "together": 0.0},
+    "videos": {"auc": 0.95, "positives": 200, "negatives": 200, "per_group": 5, "correlation": 0.95, "together": 0.5},
+    "twelve-patients-each": {"auc": 0.95, "positives": 60, "negatives": 60, "per_group": 5, "correlation": 0.95, "together": 0.7},
+    "nearly-perfect-videos": {"auc": 0.99, "positives": 600, "negatives": 200, "per_group": 4, "correlation": 0.98, "together": 0.6},
+    "four-patients-each": {"auc": 0.9, "positives": 40, "negatives": 40, "per_group": 10, "correlation": 0.95, "together": 0.5},
+}
+
+
+def acceptance(runs, replicates, **world):
+    """Share of test splits on which a device that is worse by exactly the margin passes the gate of the AUC."""
+    random, passed = np.random.default_rng(17), 0
+    for _ in range(runs):
+        readings, groups = inferior(random, **world)
+        found = paired_auc_difference(*readings, groups=groups, replicates=replicates)
+        passed += apply_gates(AcceptSpec(auc_margin=0.01), found, NOTHING)[0].passed
+    return passed / runs
+
+
+NOTHING = Flips(frames=100, harmful=(), helpful=(), neither=())
+
+
+@pytest.mark.parametrize("world", INFERIOR.values(), ids=INFERIOR)
+def test_a_truly_inferior_device_is_rarely_accepted(world):
+    """At most 2.5 %, up to chance; the plain normal bound would accept up to 8 % of these."""
+    runs = 300
+    assert acceptance(runs, 100, **world) <= 0.025 + 3 * np.sqrt(0.025 * 0.975 / runs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", INFERIOR.values(), ids=INFERIOR)
+def test_a_truly_inferior_device_is_rarely_accepted_at_length(world):
+    """The same with a chance error of a quarter of a per cent."""
+    runs = 4000
+    assert acceptance(runs, 400, **world) <= 0.025 + 3 * np.sqrt(0.025 * 0.975 / runs)

@@ -6,7 +6,7 @@ import pytest
 
 from edgekit.errors import CatalogError
 from edgekit.evaluation.delong import AucDifference
-from edgekit.evaluation.gates import apply_gates
+from edgekit.evaluation.gates import GateResult, apply_gates
 from edgekit.evaluation.paired import Flips
 from edgekit.schema.accept import AcceptSpec
 from edgekit.schema.decode import decode
@@ -85,6 +85,14 @@ def test_every_gate_explains_itself_in_one_sentence():
         {"max_flips": 1.5},
         {"max_harmful_flips": 2},
         {"max_flip": 0.1},
+        {"sensitivity_margin": 0.0},
+        {"specificity_margin": 0.51},
+        {"max_net_harm": -0.1},
+        {"max_subgroup_flips": 1.1},
+        {"subgroup_minimum": 0},
+        {"max_ece_increase": 2.0},
+        {"max_latency_ms": 0.0},
+        {"max_size_mb": -1.0},
     ],
 )
 def test_impossible_bounds_are_refused(table):
@@ -95,6 +103,66 @@ def test_impossible_bounds_are_refused(table):
 
 def test_the_defaults_are_the_documented_ones():
     """`[accept]` without keys."""
-    assert decode(AcceptSpec, {}, where="r", error=CatalogError) == AcceptSpec(
-        enforce=True, auc_margin=0.01, max_harmful_flips=0.01, max_flips=0.02
+    found = decode(AcceptSpec, {}, where="r", error=CatalogError)
+    assert found == AcceptSpec(
+        enforce=True,
+        auc_margin=0.01,
+        sensitivity_margin=0.05,
+        specificity_margin=0.05,
+        require_demonstrated=False,
+        max_harmful_flips=0.01,
+        max_flips=None,
+        max_net_harm=0.005,
+        max_subgroup_flips=0.05,
+        subgroup_minimum=50,
+        max_ece_increase=0.02,
+        max_latency_ms=None,
+        max_size_mb=None,
+        threshold_split="val",
     )
+
+
+@pytest.mark.parametrize(
+    ("stated", "new_network", "allowed"), [(None, False, 0.02), (None, True, 0.05), (0.1, False, 0.1), (0.1, True, 0.1), (0.0, True, 0.0)]
+)
+def test_a_new_network_may_flip_more_unless_the_recipe_says(stated, new_network, allowed):
+    """The default depends on the network; a stated limit does not, and 0 is one."""
+    spec = AcceptSpec(max_flips=stated)
+    assert spec.flips_allowed(new_network) == allowed
+    gate = apply_gates(spec, difference(0.0), flips(helpful=30), new_network=new_network)[2]
+    assert (gate.bound, gate.passed) == (allowed, allowed >= 0.03)
+
+
+def test_a_failed_gate_says_what_to_try_and_a_passed_one_nothing():
+    """Rungs for the trained network, the knobs of pruning and training for a new one, frames where nothing can be computed."""
+    for gate in apply_gates(AcceptSpec(), difference(-0.001), flips(harmful=1)):
+        assert (gate.status, gate.advice) == ("passed", "")
+    auc, harmful, _ = apply_gates(AcceptSpec(), difference(-0.05), flips(harmful=300))
+    assert (auc.status, harmful.status) == ("failed", "failed")
+    assert "more test frames" in auc.advice  # the change itself is within the margin
+    assert '"qat" to compress.quantize.ladder' in harmful.advice
+    assert "more test frames" not in harmful.advice
+    assert "compress.prune.latency_target" in apply_gates(AcceptSpec(), difference(0.0), flips(harmful=300), new_network=True)[1].advice
+    assert "more test frames" in apply_gates(AcceptSpec(), difference(None), flips(frames=0))[0].advice
+
+
+def test_a_limit_that_the_frames_cannot_resolve_is_said():
+    """One of fifty frames is more than one per cent."""
+    gate = apply_gates(AcceptSpec(), difference(0.0), flips(harmful=1, frames=50))[1]
+    assert gate.status == "failed"
+    assert "a single one is more than that" in gate.explanation
+    assert "more test frames" in gate.advice
+
+
+def test_status_and_passed_agree():
+    """A gate cannot fail and let a model through."""
+    with pytest.raises(ValueError, match="passed = True"):
+        GateResult(name="flips", value=1.0, bound=0.0, passed=True, explanation="", status="failed", advice="")
+
+
+@pytest.mark.parametrize("split", ["test", "train", "calib", ""])
+def test_a_threshold_is_chosen_on_val_only(split):
+    """A recipe that would choose it on the frames that prove it is refused, and the message says why."""
+    with pytest.raises(CatalogError, match="frames that prove nothing"):
+        decode(AcceptSpec, {"threshold_split": split}, where="recipe.toml", error=CatalogError)
+    assert decode(AcceptSpec, {"threshold_split": "val"}, where="recipe.toml", error=CatalogError) == AcceptSpec()

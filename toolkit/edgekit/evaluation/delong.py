@@ -10,7 +10,8 @@ Rules this file keeps:
 4. The bound is `quantile` standard errors below the difference. A compressed model loses by a few frames that fall far, so the difference is skewed, and
    1.96 would accept a model that is worse by the whole margin in up to one test split of eight (by simulation, at an AUC of 0.99). The quantile is
    Student's, with the number of groups that the variance really rests on as its degrees of freedom, (Σ u²)² / Σ u⁴ for the groups' contributions u
-   (at least 3), and is lengthened by Hall's transformation for skewness (Hall 1992) where the long tail is on the side of losses.
+   (at least 3). Where the long tail is on the side of losses it is lengthened as a Poisson limit is longer than the normal one: by the upper limit of
+   K events (Byar's approximation, Breslow & Day 1987) for the K equally heavy losses that have the same skewness, 1 / √K.
 5. Where that variance says nothing (it is zero, as when both AUCs are 1, or a label has too few groups) the bound is the percentile of a paired
    bootstrap over groups, and `method` and `reason` say so. With few groups that percentile is too narrow; the lower of the two bounds then counts.
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -43,6 +45,8 @@ FEWEST_GROUPS = 10
 _LEAST_VARIANCE = 1e-18
 # One group that carries all of a difference is still one event of a rare kind, not a sample of two: Student's quantile below would be absurd.
 _LEAST_DEGREES = 3
+# Below it the lengthening is less than one in a thousand.
+_LEAST_SKEWNESS = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,10 +197,15 @@ class _Contributions:
         effective = max(_LEAST_DEGREES, int(square**2 / float((each**4).sum())))
         plain = student_quantile(min(fewest - 1, effective), confidence=2 * ONE_SIDED_CONFIDENCE - 1)
         skewness = float((each**3).sum()) / (square * math.sqrt(square))
-        if skewness >= 0:
-            return plain
-        corrected = 3 / skewness * (float(np.cbrt(1 + skewness * (plain - skewness / 6))) - 1)
-        return max(plain, corrected)
+        return plain * (_poisson_lengthening(1 / skewness**2) if skewness < -_LEAST_SKEWNESS else 1.0)
+
+
+def _poisson_lengthening(events: float) -> float:
+    # How much farther the one-sided 97.5 % upper limit of a Poisson count lies from it than the normal limit; at least 1 event.
+    normal = NormalDist().inv_cdf(ONE_SIDED_CONFIDENCE)
+    more = events + 1
+    limit = more * (1 - 1 / (9 * more) + normal / (3 * math.sqrt(more))) ** 3
+    return float((limit - events) / (math.sqrt(events) * normal))
 
 
 def _percentile_bound(draws: Floats) -> tuple[float | None, float | None]:

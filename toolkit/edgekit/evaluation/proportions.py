@@ -13,8 +13,8 @@ Rules this file keeps:
 4. The status is *demonstrated* where the bound is above −margin. It is *worse* where the difference itself is below −margin; on fewer than 1 / margin
    frames, where a single one is more than the margin, where the whole interval is. Everything else is *not demonstrated*.
 5. `frames_needed` says how many frames (of the one outcome) would demonstrate it in 80 % of all test splits if the rates are those observed:
-   (z₀.₉₇₅ + z₀.₈)² (ψ − δ²) / (δ + margin)² for a share ψ of changed frames and the difference δ (Lachin 1992; Liu et al. 2002), at least what rule 2
-   needs, times the design effect. There is no such number where δ is at or below −margin.
+   (z₀.₉₇₅ √V₀ + z₀.₈ √V₁)² / (δ + margin)² for the difference δ of one pair, its variance V₁, and V₀ under a true difference of −margin (Nam 1997),
+   times the design effect. There is no such number where δ is at or below −margin.
 
 "Not demonstrated" is no proof of harm and none of its absence: the frames cannot tell.
 """
@@ -155,7 +155,7 @@ def paired_difference(reference: Bools, device: Bools, group_index: Indices, *, 
         quantile = student_quantile(len(sizes) - 1) if clustered else NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
         low, high = tango_interval(gained / effect, lost / effect, frames / effect, quantile=quantile)
     status = _status(difference, low, high, frames, margin)
-    needed = None if status == "demonstrated" else _frames_needed(difference, (lost + gained) / frames, margin, effect)
+    needed = None if status == "demonstrated" else _frames_needed(gained / frames, lost / frames, margin, effect)
     return ProportionDifference(
         frames=frames,
         groups=len(sizes),
@@ -189,12 +189,7 @@ def tango_interval(first: float, second: float, total: float, *, quantile: float
     estimate = (first - second) / total
 
     def statistic(delta: float) -> float:
-        b = -first - second + (2 * total - first + second) * delta
-        c = -second * delta * (1 - delta)
-        # The share that only the second has right, most likely under a difference of delta.
-        q = max(0.0, (math.sqrt(max(0.0, b * b - 8 * total * c)) - b) / (4 * total))
-        variance = total * (2 * q + delta * (1 - delta))
-        gap = first - second - total * delta
+        variance, gap = total * _score_variance(first / total, second / total, delta), first - second - total * delta
         return math.copysign(math.inf, gap) if variance <= 0 else gap / math.sqrt(variance)
 
     return _crossing(statistic, -1.0, estimate, quantile), _crossing(statistic, estimate, 1.0, -quantile)
@@ -253,16 +248,24 @@ def _status(difference: float, low: float, high: float, frames: int, margin: flo
     return "worse" if high < -margin or (enough and difference < -margin) else "not demonstrated"
 
 
-def _frames_needed(difference: float, changed: float, margin: float, effect: float) -> int | None:
+def _frames_needed(gained: float, lost: float, margin: float, effect: float) -> int | None:
+    # Rule 5, from the shares of frames that were gained and lost.
+    difference = gained - lost
     if difference <= -margin:
         return None
     normal = NormalDist()
-    both = normal.inv_cdf((1 + CONFIDENCE) / 2) + normal.inv_cdf(POWER)
-    planned = both**2 * (changed - difference**2) / (difference + margin) ** 2
-    # Without any change Tango's bound is −z² / (n + z²).
-    least = normal.inv_cdf((1 + CONFIDENCE) / 2) ** 2 * (1 - margin) / margin
-    needed = max(planned, least) * effect
+    level, power = normal.inv_cdf((1 + CONFIDENCE) / 2), normal.inv_cdf(POWER)
+    spread = level * math.sqrt(_score_variance(gained, lost, -margin)) + power * math.sqrt(gained + lost - difference**2)
+    needed = (spread / (difference + margin)) ** 2 * effect
     return math.ceil(needed) if needed <= _LARGEST_NEEDED else None
+
+
+def _score_variance(first: float, second: float, delta: float) -> float:
+    # Variance of one pair's difference where the shares are the most likely ones (first only, second only) whose difference is delta (Tango 1998).
+    b = -first - second + (2 - first + second) * delta
+    c = -second * delta * (1 - delta)
+    q = max(0.0, (math.sqrt(max(0.0, b * b - 8 * c)) - b) / 4)
+    return 2 * q + delta * (1 - delta)
 
 
 def _undefined(margin: float) -> ProportionDifference:

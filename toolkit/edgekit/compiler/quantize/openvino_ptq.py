@@ -71,10 +71,10 @@ def read_ir(xml: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _refusals_explained(*kinds: type[Exception]) -> Iterator[None]:
+def _refusals_explained(kinds: tuple[type[Exception], ...] = (RuntimeError,)) -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, *kinds) as error:
+    except kinds as error:
         first = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
         raise ModelError(f"OpenVINO cannot handle the model: {first}", hint='try [compress] quantize = { ladder = ["float"] }') from error
 

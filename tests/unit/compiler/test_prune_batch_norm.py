@@ -28,7 +28,7 @@ def test_the_figures_are_the_average_over_the_batches():
     seen = [module[0](batch).detach() for batch in batches()]
     torch.testing.assert_close(module[1].running_mean, torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0))
     torch.testing.assert_close(module[1].running_var, torch.stack([x.var((0, 2, 3)) for x in seen]).mean(0))
-    state = module.state_dict()
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     recalibrate_batch_norm(module, batches)
     assert all(torch.equal(state[name], tensor) for name, tensor in module.state_dict().items())
 

@@ -16,7 +16,7 @@ from torch import nn
 from edgekit.compiler.prune import adapters, apply
 from edgekit.compiler.prune.channel_plan import ChannelPlan, Cut, PruneSettings, Width, compose
 from edgekit.compiler.prune.plan import Step, apply_plan, load, plan_pruning, read, save
-from edgekit.errors import ModelError
+from edgekit.errors import ModelError, OutputError
 from edgekit.schema.decode import decode, encode
 
 
@@ -83,6 +83,15 @@ def test_groups_that_disagree_stay(grouped):
     assert [part.weight.shape for part in pruned[1:2]] == [part.weight.shape for part in network[1:2]]
     assert pruned[-1].in_features == 16
     torch.testing.assert_close(logits(pruned, frame), logits(zeroed(network, plan), frame), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("first", [nn.Conv2d(3, 48, 3, groups=3), nn.Conv2d(3, 3, 3, groups=3)], ids=["grouped", "depthwise"])
+def test_channels_of_the_frame_stay(first):
+    """A grouped or depthwise convolution that takes the frame itself keeps its groups; the rest of the network is pruned."""
+    network, frame = chain(first, nn.Conv2d(first.out_channels, 32, 1), nn.Conv2d(32, 32, 1)), example()
+    plan = plan_pruning(network, frame, settings(0.5, round_to=1))
+    assert "0" not in {cut.module for cut in plan.cuts}
+    assert plan.removed_share == pytest.approx(0.5)
 
 
 def test_a_share_of_nothing_changes_no_bit():
@@ -229,6 +238,28 @@ def test_a_plan_of_another_network_is_refused(fault, tmp_path):
     (tmp_path / "plan.json").write_text(json.dumps(table))
     with pytest.raises(ModelError):
         load(couplings, tmp_path)
+
+
+def test_a_plan_for_other_sizes_cuts_nothing():
+    """A plan whose module has another size is refused before anything is cut, with what the module has."""
+    cut = Cut(module="stem.0", axis="outputs", size=64, kept=(0, 1))
+    with pytest.raises(ModelError, match=r"expects 64 outputs in stem\.0, and the architecture has 32"):
+        apply_plan(couplings(), ChannelPlan(settings=settings(), widths=(), cuts=(cut,)))
+
+
+def test_a_huge_plan_is_not_read(tmp_path, monkeypatch):
+    """A file larger than any plan is refused before it is parsed."""
+    (tmp_path / "plan.json").write_text("[" * 100)
+    monkeypatch.setattr("edgekit.compiler.prune.storage.MAX_PLAN_BYTES", 99)
+    with pytest.raises(ModelError, match="larger than"):
+        read(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+    """A file in the place of the folder is an OutputError."""
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        save(ChannelPlan(settings=settings(), widths=(), cuts=()), couplings(), tmp_path / "file")
 
 
 @pytest.mark.parametrize(

@@ -116,9 +116,13 @@ def _item(name: str, module: Any, item: Any, *, reads: bool) -> _Item | None:
     """What a traced module has of the root's channels; None where it cannot be cut."""
     kind = kind_of(module)
     grouped = kind == "grouped convolution"
-    # A depthwise convolution is traced as one item for both sides, which holds only where both have a channel a group.
+    # A depthwise convolution is traced as one item for both sides. That holds only where both have a channel a group, and not for one that takes the frame.
     depthwise = grouped and module.groups == module.out_channels
-    if kind is None or any(root is None for root in item.root_idxs) or (depthwise and module.in_channels != module.groups):
+    if (
+        kind is None
+        or any(root is None for root in item.root_idxs)
+        or (depthwise and (module.in_channels != module.groups or not item.dep.target.inputs))
+    ):
         return None
     makes = kind in {"convolution", "linear", "grouped convolution"}
     axis: Axis = "groups" if grouped else "inputs" if makes and reads else "outputs" if makes else "channels"

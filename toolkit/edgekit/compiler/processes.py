@@ -1,4 +1,4 @@
-"""One compile in several processes, as `accelerate launch` and `torchrun` start them: all train together, one does everything else.
+"""One compile in several processes, as `torchrun` and `accelerate launch` start them: all train together, one does everything else.
 
 Rules this file keeps:
 
@@ -37,9 +37,11 @@ class Processes:
     def wait(self) -> None:
         """Returns when every process has come here."""
         if self.count > 1:
+            import torch
             from accelerate import PartialState
 
-            PartialState(timeout=_LONGEST_WAIT).wait_for_everyone()
+            # Without being told so, it takes processes without a GPU for single ones, and would not wait.
+            PartialState(cpu=not torch.cuda.is_available(), timeout=_LONGEST_WAIT).wait_for_everyone()
 
 
 def launched() -> Processes:

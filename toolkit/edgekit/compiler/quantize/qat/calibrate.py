@@ -54,14 +54,16 @@ def calibrate(network: QuantizedNetwork, frames: Callable[[slice], torch.Tensor]
 
     def look(name: str, value: torch.Tensor) -> None:
         magnitudes = value.abs().flatten()
-        largest[name] = max(largest.get(name, 0.0), float(magnitudes.max()))
+        found = float(magnitudes.max())
+        if not math.isfinite(found):
+            raise ModelError(f"the network's value {name} is not finite on the calibration frames", hint="check [input] mean and std")
+        largest[name] = max(largest.get(name, 0.0), found)
         # An odd step visits every channel and every column.
         samples.setdefault(name, []).append(magnitudes[:: (len(magnitudes) // SAMPLE) | 1].numpy().copy())
 
     for start in range(0, count, BATCH):
         _observe(network, frames(slice(start, start + BATCH)), look)
         progress.step(min(start + BATCH, count), count)
-    _refuse_infinite(largest)
     for name, quantizer in network.values().items():
         if not largest[name]:
             quantizer.set_scale(1 / quantizer.limits.high)
@@ -125,12 +127,6 @@ def _observe(network: QuantizedNetwork, frames: torch.Tensor, look: Callable[[st
                 look(name, value)
 
 
-def _refuse_infinite(largest: dict[str, float]) -> None:
-    for name, value in largest.items():
-        if not math.isfinite(value):
-            raise ModelError(f"the network's value {name} is not finite on the calibration frames", hint="check [input] mean and std")
-
-
 class _Walk:
     """Runs a network node by node, and forgets what nobody reads any more."""
 
@@ -159,5 +155,5 @@ class _Walk:
             return constant(self._network.graph, node)
         arguments = map_arg(node.args, self.values.__getitem__)
         if node.op == "call_module":
-            return self._network.graph.get_submodule(str(node.target))(*arguments) if self._rounding else arguments[0]
+            return self._network.call(node, cast("torch.Tensor", arguments[0]), rounding=self._rounding)
         return cast("Callable[..., Any]", node.target)(*arguments, **map_arg(node.kwargs, self.values.__getitem__))

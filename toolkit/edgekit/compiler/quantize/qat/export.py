@@ -85,15 +85,16 @@ def _operator(plain: torch.fx.GraphModule, node: torch.fx.Node) -> torch.fx.Node
         return plain.graph.call_function(torch.ops.aten.fake_quantize_per_tensor_affine.default, (node.args[0], *settings))
     if not isinstance(part, WeightQuantizer):
         raise TypeError(f"{node.target} is a {type(part).__name__}, not a quantizer")
-    scale = part.scale(cast("torch.Tensor", constant(plain, node.args[0])))
+    weight = part.weight(cast("torch.Tensor", constant(plain, node.args[0]))).detach()
+    scale = part.scale(weight)
     constants = []
-    for name, value in (("scale", scale), ("zero", torch.zeros(scale.shape, dtype=torch.int32))):
-        path = f"{str(node.target).replace('.', '_')}_{name}"
+    for name, value in (("weight", weight), ("scale", scale), ("zero", torch.zeros(scale.shape, dtype=torch.int32))):
+        path = f"{node.name}_{name}"
         plain.register_buffer(path, value)
         constants.append(plain.graph.get_attr(path))
     # int8 whole: no weight comes to −128 with this scale, and the exporter knows no other integers.
     operator = torch.ops.aten.fake_quantize_per_channel_affine.default
-    return plain.graph.call_function(operator, (node.args[0], *constants, part.axis, -128, 127))
+    return plain.graph.call_function(operator, (*constants, part.axis, -128, 127))
 
 
 def check_pairs(model: ir.Model, network: QuantizedNetwork) -> None:

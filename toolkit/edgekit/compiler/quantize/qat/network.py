@@ -39,6 +39,7 @@ class QuantizedNetwork(torch.nn.Module):
         head = find_head(traced)
         _insert(traced, place(traced, head))
         _add_outputs(traced, head)
+        _freeze(traced, head)
         self.graph = traced
         self._planes = planes
         self._has_features = head.features is not None
@@ -83,6 +84,14 @@ class QuantizedNetwork(torch.nn.Module):
         folder, _, name = str(node.target).partition(".")
         return name if node.op == "call_module" and folder == ACTIVATIONS else None
 
+    def call(self, node: torch.fx.Node, value: torch.Tensor, *, rounding: bool) -> torch.Tensor:
+        """What a node that calls a quantizer gives; without rounding, what it would round."""
+        part = self.graph.get_submodule(str(node.target))
+        if not rounding:
+            return part.weight(value) if isinstance(part, WeightQuantizer) else value
+        rounded: torch.Tensor = part(value)
+        return rounded
+
     def bias(self, node: torch.fx.Node) -> torch.Tensor | None:
         """The bias of a layer whose weights are rounded; None for any other node, and for a layer that has none."""
         weight = node.args[1] if len(node.args) > 2 else None
@@ -104,12 +113,23 @@ def _insert(traced: torch.fx.GraphModule, placement: Placement) -> None:
                 rounded = graph.call_module(target, (value,))
             value.replace_all_uses_with(rounded, delete_user_cb=lambda user, readers=readers: user in readers)  # type: ignore[misc]
     for layer, axis in placement.weighted.items():
-        target = f"{WEIGHTS}.{layer.name}"
-        traced.add_submodule(target, WeightQuantizer(axis))
-        with graph.inserting_before(layer):
-            rounded = graph.call_module(target, (layer.args[1],))
-        layer.args = (layer.args[0], rounded, *layer.args[2:])
+        _insert_weight(traced, layer, axis)
     traced.recompile()
+
+
+def _insert_weight(traced: torch.fx.GraphModule, layer: torch.fx.Node, axis: int) -> None:
+    """Puts a quantizer between a layer and its weight, and the weight into the quantizer's units; layers of one weight share one."""
+    read = cast("torch.fx.Node", layer.args[1])
+    target = f"{WEIGHTS}.{str(read.target).replace('.', '_')}"
+    if not isinstance(getattr(traced.get_submodule(WEIGHTS), target.partition(".")[2], None), WeightQuantizer):
+        weight = traced.get_parameter(str(read.target))
+        quantizer = WeightQuantizer(weight, axis)
+        traced.add_submodule(target, quantizer)
+        with torch.no_grad():
+            weight.div_(quantizer.unit)
+    with traced.graph.inserting_before(layer):
+        rounded = traced.graph.call_module(target, (read,))
+    layer.args = (layer.args[0], rounded, *layer.args[2:])
 
 
 def _add_outputs(traced: torch.fx.GraphModule, head: Head) -> None:
@@ -117,3 +137,12 @@ def _add_outputs(traced: torch.fx.GraphModule, head: Head) -> None:
     logits = output.args[0]
     output.args = ((logits, head.features, head.weight if head.features is not None else None),)
     traced.recompile()
+
+
+def _freeze(traced: torch.fx.GraphModule, head: Head) -> None:
+    """Keeps the head as it was trained: a map means what it meant, and the layers before it make up for rounding."""
+    for node in head.nodes:
+        for read in node.all_input_nodes:
+            parameter = constant(traced, read)
+            if parameter is not None:
+                parameter.requires_grad_(False)

@@ -43,6 +43,7 @@ def build_ir(graph: Path, folder: Path) -> None:
     except RuntimeError as error:
         first = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
         raise ModelError(f"OpenVINO cannot handle the quantized model: {first}", hint="leave the rung qat out of the ladder") from error
+    _name_constants(model)
     _forget_history(model)
     openvino.serialize(model, str(folder / XML), str(folder / BIN))
 
@@ -67,3 +68,10 @@ def _fuse_pairs(model: Any) -> None:
         fused.set_friendly_name(last.get_friendly_name())
         for reader in list(last.output(0).get_target_inputs()):
             reader.replace_source_output(fused.output(0))
+
+
+def _name_constants(model: Any) -> None:
+    """Constants that were folded have the numbered names of what made them, which OpenVINO counts up in a process."""
+    for position, operation in enumerate(model.get_ordered_ops()):
+        if operation.get_type_name() == "Constant":
+            operation.set_friendly_name(f"Constant_at_{position}")

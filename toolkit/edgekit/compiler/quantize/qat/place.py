@@ -92,7 +92,7 @@ def place(traced: torch.fx.GraphModule, head: Head) -> Placement:
         if node in head.nodes:
             continue
         axis = _WEIGHTED.get(operator(node))
-        if axis is not None and constant(traced, node.args[1]) is not None:
+        if axis is not None and _own_weight(traced, node):
             weighted[node] = axis
             found.read(node, node.args[0])
         elif everywhere:
@@ -107,6 +107,18 @@ def place(traced: torch.fx.GraphModule, head: Head) -> Placement:
         readers={value: frozenset(readers) for value, readers in found.readers.items()},
         weighted=weighted,
     )
+
+
+def _own_weight(traced: torch.fx.GraphModule, layer: torch.fx.Node) -> bool:
+    """Whether a layer's weight is a parameter that nothing but layers of its kind read."""
+    import torch
+
+    weight = layer.args[1]
+    if not isinstance(constant(traced, weight), torch.nn.Parameter):
+        return False
+    target = cast("torch.fx.Node", weight).target
+    readers = [(reader, read) for read in traced.graph.nodes if read.op == "get_attr" and read.target == target for reader in read.users]
+    return all(operator(reader) == operator(layer) and reader.args[1] is read for reader, read in readers)
 
 
 @dataclass(slots=True)

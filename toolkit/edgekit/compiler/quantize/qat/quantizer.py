@@ -8,7 +8,9 @@ Rules this file keeps:
    (PyTorch's own `fake_quantize_*` multiplies by the reciprocal, and takes eight times as long on a CPU.)
 3. Rounding passes the gradient on as if it were not there; what is outside the range gets none. The scale of an activation is learned (LSQ, Esser et
    al. 2020).
-4. A learned scale is kept as start · exp(GAIN · θ): it stays positive, and an optimizer whose steps suit the weights moves it in proportion.
+4. An optimizer like Adam moves every parameter by about the learning rate, whatever its size, and folded weights differ by a factor of a thousand
+   between channels. So a weight is learned in units of its channel's largest magnitude: 3e-5 a step is then a 260th of an integer step, in every channel.
+5. A learned scale is kept as start · exp(GAIN · θ): it stays positive, and moves in proportion to itself.
 
 The file imports torch at its top since it defines modules; it is itself imported only by what trains.
 """
@@ -75,21 +77,39 @@ class ActivationQuantizer(torch.nn.Module):
 
 
 class WeightQuantizer(torch.nn.Module):
-    """Rounds weights to 1/127 of the largest magnitude of each output channel."""
+    """Rounds weights to 1/127 of the largest magnitude of each output channel.
 
-    def __init__(self, axis: int) -> None:
+    Attributes:
+        unit: float32 (output channels, 1, …), what the learned weight is multiplied with: a power of two, so nothing is lost.
+    """
+
+    unit: torch.Tensor
+
+    def __init__(self, weight: torch.Tensor, axis: int) -> None:
+        """Chooses the units.
+
+        Args:
+            weight: As it is before training.
+            axis: Of the output channels.
+        """
         super().__init__()
         self.axis = axis
+        self._others = [other for other in range(weight.ndim) if other != axis]
+        largest = weight.detach().abs().amax(dim=self._others, keepdim=True).clamp_min(SMALLEST_SCALE)
+        self.register_buffer("unit", torch.exp2(torch.ceil(torch.log2(largest))))
+
+    def weight(self, learned: torch.Tensor) -> torch.Tensor:
+        """The weight before rounding, of the learned one."""
+        return learned * self.unit
 
     def scale(self, weight: torch.Tensor) -> torch.Tensor:
-        """float32 (output channels,), positive."""
-        others = [axis for axis in range(weight.ndim) if axis != self.axis]
-        return (weight.detach().abs().amax(dim=others) / WEIGHT_LIMIT).clamp_min(SMALLEST_SCALE)
+        """float32 (output channels,), positive, of a weight before rounding."""
+        return (weight.detach().abs().amax(dim=self._others) / WEIGHT_LIMIT).clamp_min(SMALLEST_SCALE)
 
-    def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        sides = [1] * weight.ndim
-        sides[self.axis] = -1
-        rounded = fake_quantize(weight.detach(), self.scale(weight).reshape(sides), Limits(low=-WEIGHT_LIMIT, high=WEIGHT_LIMIT))
+    def forward(self, learned: torch.Tensor) -> torch.Tensor:
+        weight = self.weight(learned)
+        scale = self.scale(weight).reshape(self.unit.shape)
+        rounded = fake_quantize(weight.detach(), scale, Limits(low=-WEIGHT_LIMIT, high=WEIGHT_LIMIT))
         # No weight is outside the range, so the gradient passes everywhere.
         return weight + (rounded - weight).detach() if torch.is_grad_enabled() else rounded
 

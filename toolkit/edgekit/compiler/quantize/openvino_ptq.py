@@ -107,11 +107,9 @@ def _quantize(model: Any, settings: RungSettings, calibration: NDArray[np.uint8]
     missing = set(ignored) - {operation.get_friendly_name() for operation in model.get_ordered_ops()}
     if missing:
         raise ModelError(f"the graph has no operation {', '.join(sorted(missing))}", hint="layers are named as in the IR of the same graph")
+    refusals = (RuntimeError, nncf.InternalError, nncf.UnsupportedModelError, nncf.ValidationError)
     # Its own progress bars go to stdout, where `--json` promises a document and nothing else.
-    with (
-        contextlib.redirect_stdout(io.StringIO()),
-        _refusals_explained(nncf.InternalError, nncf.UnsupportedModelError, nncf.ValidationError),
-    ):
+    with contextlib.redirect_stdout(io.StringIO()), _refusals_explained(refusals):
         return nncf.quantize(
             model,
             nncf.Dataset(_Counted(calibration, progress)),

@@ -62,7 +62,7 @@ def test_a_device_that_takes_another_precision_is_refused(monkeypatch):
         def get_property(self, _):
             return load_library().Type.bf16
 
-    monkeypatch.setattr(module, "_core", Stubborn)
+    monkeypatch.setattr(module, "shared_core", Stubborn)
     with pytest.raises(TargetError, match="runs INFERENCE_PRECISION_HINT = bf16, the bundle was proven with f32"):
         OpenVinoEngine.open(SPEC, members())
 

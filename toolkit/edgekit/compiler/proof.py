@@ -116,7 +116,8 @@ class Proving:
 
     def summary(self) -> dict[str, object]:
         """The aggregate figures that travel in the bundle: nothing timed, no file names."""
-        return {"split": "test", "rung": self.candidate.chosen.rung, **self.acceptance.to_json()}
+        chosen = self.candidate.chosen
+        return {"split": "test", "rung": chosen.rung, "fallback": chosen.artefact.fallback, **self.acceptance.to_json()}
 
     def document(self) -> dict[str, Any]:
         """The report: the keys of the command line's contract, and what a reader needs to judge them."""

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.quantize.rungs import RungSettings
 from edgekit.errors import MissingEngineError, ModelError
-from edgekit.runtime.engines.openvino import load_library
+from edgekit.runtime.engines.openvino import load_library, shared_core
 
 XML = "openvino.xml"
 BIN = "openvino.bin"
@@ -67,7 +67,7 @@ def has_attention(graph: Path) -> bool:
 
 def read_ir(xml: Path) -> Any:
     """An IR that `build_ir` has written, as an `openvino.Model` that may be changed."""
-    return load_library().Core().read_model(str(xml))
+    return shared_core().read_model(str(xml))
 
 
 @contextlib.contextmanager
@@ -81,7 +81,7 @@ def _refusals_explained(kinds: tuple[type[Exception], ...] = (RuntimeError,)) ->
 
 def _read(graph: Path) -> Any:
     # A core that only reads loads no device's plugin, and leaves nothing behind when it goes (see `runtime/engines/openvino.py`).
-    model = load_library().Core().read_model(str(graph))
+    model = shared_core().read_model(str(graph))
     # Before folding, because a folded constant keeps the name of what it was folded from.
     _replace_counted_names(model, "at")
     _fold_constants(model)

@@ -66,7 +66,7 @@ def load_library() -> Any:
 
 
 @functools.cache
-def _core() -> Any:
+def shared_core() -> Any:
     """The one core of this process, never released.
 
     On CPUs with AMX the CPU plugin gives the thread a signal stack of its own, and when it is released puts back the one it found. With a core a
@@ -106,7 +106,7 @@ class OpenVinoEngine(Engine):
             raise TargetError(
                 f"OpenVINO {version} is older than {spec.minimum_version}, which the bundle was proven with", hint="update openvino"
             )
-        core = _core()
+        core = shared_core()
         try:
             weights = openvino.Tensor(np.frombuffer(members[spec.files["bin"]], dtype=np.uint8))
             model = core.read_model(bytes(members[spec.files["xml"]]), weights)

@@ -36,7 +36,7 @@ from edgekit.compiler.workspace import Workspace
 WORKDIR = Path(".edgekit")
 BUNDLES = WORKDIR / "bundles"
 IMAGENET = WORKDIR / "imagenet-lite0.safetensors"
-QAT = 'compress.quantize.ladder=["ptq", "ptq-full", "float-fallback", "qat"]'
+QAT = 'compress.quantize.ladder=["ptq", "ptq-full", "qat"]'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

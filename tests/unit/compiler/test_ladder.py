@@ -19,10 +19,12 @@ from edgekit.compiler.stages.quantize import Artefact
 from edgekit.errors import CatalogError, ModelError
 from edgekit.evaluation.dataset import Sample
 from edgekit.evaluation.intervals import Figure
+from edgekit.evaluation.temperature import Temperature
 from edgekit.schema.accept import AcceptSpec
 from edgekit.schema.model_io import OutputSpec
 
 OUTPUT = OutputSpec(labels=("a", "b", "c"), task="multiclass")
+UNFITTED = Temperature(value=1.0, frames=0, nll_before=None, nll_after=None, ece_before=0.0, ece_after=0.0, reason="not asked for")
 ARTEFACT = Artefact(files={}, sha256="", precision="int8")
 GATES = AcceptSpec(auc_margin=0.01, max_harmful_flips=0.01)
 
@@ -59,7 +61,7 @@ class World:
 
     def yardstick(self, exact=None):
         exact = Measured(logits=self.reference, maps=None) if exact is None else exact
-        return ladder.Yardstick(reference=self.reference, exact=exact, split=self.split, output=OUTPUT, thresholds={})
+        return ladder.Yardstick(reference=self.reference, exact=exact, split=self.split, output=OUTPUT, thresholds={}, temperature=UNFITTED)
 
     def climb(self, rungs, accept=GATES, *, max_flips=0.02):
         """Climbs a table of rung to logits, to a reason to skip, or to a table of variant to logits."""

@@ -26,10 +26,12 @@ from edgekit.compiler.stages.measure import Measured, map_likeness
 from edgekit.compiler.stages.quantize import Artefact
 from edgekit.errors import CatalogError
 from edgekit.evaluation import decision
+from edgekit.evaluation.acceptance import device_temperature
 from edgekit.evaluation.delong import AucDifference, paired_auc_difference
 from edgekit.evaluation.exact import clopper_pearson
 from edgekit.evaluation.metrics import Outcomes
 from edgekit.evaluation.paired import Agreement, Flips, agreement, compare_answers
+from edgekit.evaluation.temperature import Temperature
 from edgekit.schema.accept import AcceptSpec
 from edgekit.schema.model_io import OutputSpec
 
@@ -108,7 +110,8 @@ class Yardstick:
         exact: What the engine answered with the network that is quantized, before it was; for its maps.
         split: The frames.
         output: The meaning of the outputs.
-        thresholds: The frozen ones.
+        thresholds: The frozen ones, of calibrated probabilities.
+        temperature: The reference's; an artefact's is fitted to its own logits, as it will be for the bundle.
     """
 
     reference: NDArray[np.float32]
@@ -116,25 +119,40 @@ class Yardstick:
     split: PreparedSplit
     output: OutputSpec
     thresholds: dict[str, float]
+    temperature: Temperature
 
     def compare(self, measured: Measured) -> Comparison:
         """Compares what an artefact answered on `val` with the reference, and its maps with those before quantization."""
-        found = compare(self.reference, measured.logits, self.split, self.output, self.thresholds)
+        labelled, outputs = decision.logits_by_label(measured.logits, self.output), measured.logits.shape[1]
+        own = device_temperature(labelled, self.split.truth, self.output, outputs=outputs, reference=self.temperature)
+        temperatures = (self.temperature.value, own.value)
+        found = compare(self.reference, measured.logits, self.split, self.output, self.thresholds, temperatures=temperatures)
         return dataclasses.replace(found, map_likeness=map_likeness(self.exact, measured))
 
 
-def outcomes(logits: NDArray[np.float32], split: PreparedSplit, output: OutputSpec, thresholds: dict[str, float]) -> Outcomes:
+def outcomes(
+    logits: NDArray[np.float32], split: PreparedSplit, output: OutputSpec, thresholds: dict[str, float], *, temperature: float = 1.0
+) -> Outcomes:
     """Raw logits (frames, outputs) of a split as outcomes."""
     labelled = decision.logits_by_label(logits, output)
-    probability = decision.probabilities(labelled, output, outputs=logits.shape[1])
+    probability = decision.probabilities(labelled, output, outputs=logits.shape[1], temperature=temperature)
     return Outcomes(probability=probability, truth=split.truth, output=output, thresholds=thresholds)
 
 
-def compare(
-    reference: NDArray[np.float32], device: NDArray[np.float32], split: PreparedSplit, output: OutputSpec, thresholds: dict[str, float]
+def compare(  # noqa: PLR0913 - five and their temperatures
+    reference: NDArray[np.float32],
+    device: NDArray[np.float32],
+    split: PreparedSplit,
+    output: OutputSpec,
+    thresholds: dict[str, float],
+    *,
+    temperatures: tuple[float, float] = (1.0, 1.0),
 ) -> Comparison:
-    """Compares raw logits (frames, outputs) of reference and device on a split."""
-    before, after = (outcomes(logits, split, output, thresholds) for logits in (reference, device))
+    """Compares raw logits (frames, outputs) of reference and device on a split; thresholds are of probabilities at these temperatures."""
+    before, after = (
+        outcomes(logits, split, output, thresholds, temperature=value)
+        for logits, value in zip((reference, device), temperatures, strict=True)
+    )
     difference = paired_auc_difference(before, after, groups=split.groups)
     return Comparison(
         flips=compare_answers(before.answers, after.answers, split.truth, output),

@@ -97,7 +97,12 @@ def prove(prepared: Prepared, target: Target, workspace: Workspace, progress: Pr
         exact = Side(artefact=artefact, val=student.measure(artefact, "student, float on val"))
         check_export(compressed.reference, exact.val, progress)
     yardstick = ladder.Yardstick(
-        reference=prepared.reference["val"], exact=exact.val, split=val, output=recipe.model.output, thresholds=prepared.thresholds
+        reference=prepared.reference["val"],
+        exact=exact.val,
+        split=val,
+        output=recipe.model.output,
+        thresholds=prepared.thresholds,
+        temperature=prepared.temperature,
     )
     flips_allowed = recipe.accept.flips_allowed(compressed.is_new)
     chosen, tried = ladder.climb(compressed.ladder, student.variants, yardstick.compare, recipe.accept, flips_allowed)

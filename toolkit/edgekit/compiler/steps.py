@@ -1,7 +1,7 @@
 """What each step of the compression bought and cost, for the report: latency and size of what an engine runs, AUC and answers on `val`.
 
-Every latency is measured interleaved with the final artefact, on the compile's host; the AUC is that of the probabilities without a temperature, as
-PyTorch's own is.
+Every latency is measured interleaved with the final artefact, on the compile's host; answers and AUC are those of calibrated probabilities, as in the
+gates.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from edgekit.compiler.network import public_title
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.proof import Proving
 from edgekit.compiler.stages.quantize import Artefact
+from edgekit.evaluation import decision
+from edgekit.evaluation.acceptance import device_temperature
 from edgekit.evaluation.paired import compare_answers
 
 
@@ -62,6 +64,11 @@ def _answers(proving: Proving, logits: NDArray[np.float32] | None) -> dict[str, 
         return {"auc": None, "flips": None, "frames": None}
     val, output = proving.prepared.splits["val"], proving.recipe.model.output
     thresholds = proving.acceptance.thresholds
-    before, after = (ladder.outcomes(item, val, output, thresholds) for item in (proving.prepared.reference["val"], logits))
+    fitted = proving.prepared.temperature
+    own = device_temperature(decision.logits_by_label(logits, output), val.truth, output, outputs=logits.shape[1], reference=fitted)
+    before, after = (
+        ladder.outcomes(item, val, output, thresholds, temperature=value)
+        for item, value in ((proving.prepared.reference["val"], fitted.value), (logits, own.value))
+    )
     flips = compare_answers(before.answers, after.answers, val.truth, output)
     return {"auc": point_figures(after)["auc"], "flips": len(flips.indices), "frames": flips.frames}

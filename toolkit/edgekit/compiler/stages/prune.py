@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     from edgekit.compiler.prune.channel_plan import ChannelPlan
 
 RATIO = "ratio.json"
-TAYLOR_BATCHES = 8
+TAYLOR_BATCHES = 4
 """Batches whose gradients the Taylor criterion sums."""
-_TAYLOR_BATCH = 16
+NORM_BATCHES = 16
+"""Batches that batch normalization is measured on after a cut."""
+_BATCH = 16
 _MOST_PROBES = 8
 _PROBE_FRAMES = 8
 """Calibration frames of a candidate that is only timed: ranges do not change its latency."""
@@ -94,9 +96,9 @@ class Cut:
         from edgekit.compiler.load.source import normalize
 
         train = self.frames.train
-        chosen = np.random.default_rng(0).permutation(len(train.tensors))[: TAYLOR_BATCHES * _TAYLOR_BATCH]
-        for start in range(0, len(chosen), _TAYLOR_BATCH):
-            rows = np.sort(chosen[start : start + _TAYLOR_BATCH])
+        chosen = np.random.default_rng(0).permutation(len(train.tensors))[: TAYLOR_BATCHES * _BATCH]
+        for start in range(0, len(chosen), _BATCH):
+            rows = np.sort(chosen[start : start + _BATCH])
             frames = torch.from_numpy(normalize(np.asarray(train.tensors[rows]), self.frames.input))
             yield hard_loss(module(frames), torch.from_numpy(train.truth[rows]), self.frames.output)
 
@@ -204,10 +206,10 @@ class PruneStage(Stage[n.Network]):
             import torch
 
             tensors = self.cut.frames.train.tensors
-            rows = np.sort(np.random.default_rng(0).permutation(len(tensors))[: TAYLOR_BATCHES * 2 * _TAYLOR_BATCH])
-            for start in range(0, len(rows), _TAYLOR_BATCH):
-                yield torch.from_numpy(normalize(np.asarray(tensors[rows[start : start + _TAYLOR_BATCH]]), self.cut.frames.input))
-                progress.step(min(start + _TAYLOR_BATCH, len(rows)), len(rows))
+            rows = np.sort(np.random.default_rng(0).permutation(len(tensors))[: NORM_BATCHES * _BATCH])
+            for start in range(0, len(rows), _BATCH):
+                yield torch.from_numpy(normalize(np.asarray(tensors[rows[start : start + _BATCH]]), self.cut.frames.input))
+                progress.step(min(start + _BATCH, len(rows)), len(rows))
 
         return batches
 

@@ -136,7 +136,7 @@ class _Found:
         if not isinstance(value, torch.fx.Node):
             return []
         up = self.above_branches or len(value.users) == 1
-        if up and _moves(value):
+        if up and moves(value):
             return self.read(value, value.args[0])
         if up and operator(value) == "cat":
             made = [source for part in cast("list[object]", value.args[0]) for source in self.read(value, part)]
@@ -173,7 +173,8 @@ def _features_read(traced: torch.fx.GraphModule, node: torch.fx.Node) -> list[to
     return []
 
 
-def _moves(node: torch.fx.Node) -> bool:
+def moves(node: torch.fx.Node) -> bool:
+    """Whether a node hands on the values of its first input and no others, but for zeros at a border."""
     name = operator(node)
     if name == "pad":
         mode = node.args[2] if len(node.args) > 2 else "constant"
@@ -192,7 +193,7 @@ def _cannot_be_negative(node: object) -> bool:
     if name in ("hardtanh", "clamp"):
         lowest = node.args[1] if len(node.args) > 1 else None
         return isinstance(lowest, int | float) and lowest >= 0
-    if name in _AVERAGES or _moves(node):
+    if name in _AVERAGES or moves(node):
         return _cannot_be_negative(node.args[0])
     if name in ("add", "mul"):
         return all(_cannot_be_negative(value) for value in node.args[:2]) and not node.kwargs

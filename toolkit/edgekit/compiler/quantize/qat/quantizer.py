@@ -3,7 +3,7 @@
 Rules this file keeps:
 
 1. Zero is an integer: the zero point is 0, in every dialect. Activations are uint8 where they cannot be negative and int8 elsewhere, one scale a tensor;
-   weights are int8 in −127 … 127, one scale an output channel.
+   weights are int8 in −127 … 127, −63 … 63 in a layer that reads the frame, one scale an output channel.
 2. The arithmetic is that of ONNX's QuantizeLinear and DequantizeLinear: divide by the scale, round half to even, saturate, multiply by the scale.
    (PyTorch's own `fake_quantize_*` multiplies by the reciprocal, and takes eight times as long on a CPU.)
 3. Rounding passes the gradient on as if it were not there; what is outside the range gets none. The scale of an activation is learned (LSQ, Esser et
@@ -27,6 +27,10 @@ GAIN = 30.0
 
 WEIGHT_LIMIT = 127
 """Largest weight as an integer; −128 is left out, so that a weight and its negative are both there."""
+
+FRAME_WEIGHT_LIMIT = 63
+"""The same of a layer that reads the frame. A CPU without VNNI sums pairs of products in 16 bits; a frame's bright pixels times the full range would overflow
+there and be cut off unseen. NNCF halves the first layer for the same reason."""
 
 SMALLEST_SCALE = 1e-12
 """A channel of zeros has this scale: any would do but 0, which engines refuse."""
@@ -77,23 +81,26 @@ class ActivationQuantizer(torch.nn.Module):
 
 
 class WeightQuantizer(torch.nn.Module):
-    """Rounds weights to 1/127 of the largest magnitude of each output channel.
+    """Rounds weights to whole parts of the largest magnitude of each output channel.
 
     Attributes:
+        limit: That magnitude as an integer.
         unit: float32 (output channels, 1, …), what the learned weight is multiplied with: a power of two, so nothing is lost.
     """
 
     unit: torch.Tensor
 
-    def __init__(self, weight: torch.Tensor, axis: int) -> None:
+    def __init__(self, weight: torch.Tensor, axis: int, limit: int = WEIGHT_LIMIT) -> None:
         """Chooses the units.
 
         Args:
             weight: As it is before training.
             axis: Of the output channels.
+            limit: Largest weight as an integer.
         """
         super().__init__()
         self.axis = axis
+        self.limit = limit
         self._others = [other for other in range(weight.ndim) if other != axis]
         largest = weight.detach().abs().amax(dim=self._others, keepdim=True).clamp_min(SMALLEST_SCALE)
         self.register_buffer("unit", torch.exp2(torch.ceil(torch.log2(largest))))
@@ -104,12 +111,12 @@ class WeightQuantizer(torch.nn.Module):
 
     def scale(self, weight: torch.Tensor) -> torch.Tensor:
         """float32 (output channels,), positive, of a weight before rounding."""
-        return (weight.detach().abs().amax(dim=self._others) / WEIGHT_LIMIT).clamp_min(SMALLEST_SCALE)
+        return (weight.detach().abs().amax(dim=self._others) / self.limit).clamp_min(SMALLEST_SCALE)
 
     def forward(self, learned: torch.Tensor) -> torch.Tensor:
         weight = self.weight(learned)
         scale = self.scale(weight).reshape(self.unit.shape)
-        rounded = fake_quantize(weight.detach(), scale, Limits(low=-WEIGHT_LIMIT, high=WEIGHT_LIMIT))
+        rounded = fake_quantize(weight.detach(), scale, Limits(low=-self.limit, high=self.limit))
         # No weight is outside the range, so the gradient passes everywhere.
         return weight + (rounded - weight).detach() if torch.is_grad_enabled() else rounded
 

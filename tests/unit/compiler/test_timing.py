@@ -20,7 +20,7 @@ class Engine:
         self.milliseconds = milliseconds
         self.calls = 0
 
-    def infer(self, frame):
+    def infer(self, _):
         self.calls += 1
         time.sleep(self.milliseconds / 1000)
 
@@ -28,7 +28,7 @@ class Engine:
 def test_a_share_is_of_the_reference_measured_in_turn(monkeypatch):
     """Half the time is a share of one half, whatever the order, and both ran as often."""
     engines = {"small": Engine(2), "large": Engine(4)}
-    monkeypatch.setattr(timing, "open_artefact", lambda artefact, spec: engines[artefact])
+    monkeypatch.setattr(timing, "open_artefact", lambda artefact, _: engines[artefact])
     monkeypatch.setattr(timing, "PAIR_BUDGET", Budget(seconds=0.5, min_samples=40, max_seconds=5.0))
     found = timing.latency_share("small", "large", ("a", "b"), np.zeros((1, 2, 2, 1), np.uint8))
     assert found.share == pytest.approx(0.5, abs=0.15)

@@ -49,8 +49,8 @@ def naive(recipe: Any, workspace: Workspace, progress: TerminalProgress) -> Meas
     with tempfile.TemporaryDirectory() as folder:
         files = {"xml": Path(folder) / "naive.xml", "bin": Path(folder) / "naive.bin"}
         openvino.serialize(quantized, str(files["xml"]), str(files["bin"]))
-        artefact = Artefact(files=files, sha256="", precision="int8")
-        spec = pack.engine_spec(target, "int8", prepared.reference["test"].shape[1])
+        artefact = Artefact(files=files, sha256="", precision="int8", outputs=prepared.explained.outputs)
+        spec = pack.engine_spec(target, artefact)
         stage = MeasureStage(artefact=artefact, engine=spec, tensors=test.tensors, tensors_sha256=test.sha256)
         stage.apply(Path(folder), progress)
         return stage.ensures(Path(folder))

@@ -149,7 +149,7 @@ def float_answers(recipe: Recipe, workspace: Workspace, progress: TerminalProgre
     calibration, test = prepared.calibration, prepared.splits["test"]
     stage = QuantizeStage(graph=prepared.explained, rung="float", calibration=calibration.tensors, calibration_sha256=calibration.sha256)
     artefact = workspace.run(stage)
-    spec = pack.engine_spec(load_target(recipe.targets[0]), artefact.precision, prepared.reference["test"].shape[1])
+    spec = pack.engine_spec(load_target(recipe.targets[0]), artefact)
     return workspace.run(MeasureStage(artefact=artefact, engine=spec, tensors=test.tensors, tensors_sha256=test.sha256))
 
 

@@ -67,7 +67,7 @@ def measure(architecture: str, data: Path, folder: Path) -> dict[str, Any]:
     prepared = prepare(recipe, workspace, progress)
     tensor = np.ascontiguousarray(prepared.splits["val"].tensors[:1])
     plain = plain_artefact(prepared, workspace)
-    plain_engine = open_artefact(plain, pack.engine_spec(load_target(TARGET), "int8", len(recipe.model.labels)))
+    plain_engine = open_artefact(plain, pack.engine_spec(load_target(TARGET), plain))
     bare = bare_openvino(plain)
     np.save(folder / "floats.npy", normalize(tensor, recipe.input))
     frame = phantom.frame("b-lines", patient=0, index=0, seed=0, spec=PhantomSpec(rows=480, columns=640))

@@ -324,7 +324,7 @@ def split(count=40):
 
 
 def bench(graph, **changes):
-    explained = ExplainedGraph(path=graph, sha256=file_digest(graph), rows=8, columns=8, bias=(0.0,) * 3, reason="")
+    explained = ExplainedGraph(path=graph, sha256=file_digest(graph), rows=8, columns=8, bias=(0.0,) * 3, outputs=3, reason="")
     fields = {
         "graph": explained,
         "calibration": split(),
@@ -338,7 +338,7 @@ def bench(graph, **changes):
 
 def artefact(xml):
     files = {"xml": xml, "bin": xml.with_suffix(".bin")}
-    return Artefact(files=files, sha256=file_digest(xml), precision="int8")
+    return Artefact(files=files, sha256=file_digest(xml), precision="int8", outputs=3)
 
 
 def result(rung, mean_kl):

@@ -25,7 +25,7 @@ from edgekit.schema.model_io import OutputSpec
 
 OUTPUT = OutputSpec(labels=("a", "b", "c"), task="multiclass")
 UNFITTED = Temperature(value=1.0, frames=0, nll_before=None, nll_after=None, ece_before=0.0, ece_after=0.0, reason="not asked for")
-ARTEFACT = Artefact(files={}, sha256="", precision="int8")
+ARTEFACT = Artefact(files={}, sha256="", precision="int8", outputs=3)
 GATES = AcceptSpec(auc_margin=0.01, max_harmful_flips=0.01)
 
 

@@ -15,7 +15,7 @@ from edgekit.errors import ModelError
 
 
 def architecture(seed=0, sha256="a"):
-    return n.Architecture(title="tiny", build=lambda: tiny_network(seed=seed), sha256=sha256, notes=lambda: ())
+    return n.Architecture(title="tiny", build=lambda: tiny_network(seed=seed), sha256=sha256, repeatable=True, notes=lambda: ())
 
 
 def answers(module):

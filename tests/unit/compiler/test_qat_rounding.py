@@ -104,6 +104,24 @@ def test_weights_are_rounded_by_output_channel(axis):
     assert torch.equal(learned.grad, quantizer.unit.expand_as(weight))
 
 
+def test_the_layer_that_reads_the_frame_keeps_to_half_of_int8():
+    """Also behind padding; every other layer uses all of it."""
+
+    class Padded(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rest = small_network()
+
+        def forward(self, x):
+            return self.rest(torch.nn.functional.pad(x, (0, 1, 0, 1)))
+
+    for module in (small_network(), Padded()):
+        network, _ = train.quantized(module, input_spec())
+        limits = [part.limit for part in network.modules() if isinstance(part, WeightQuantizer)]
+        assert limits == [63, *[127] * (len(limits) - 1)]
+        assert len(limits) == 5
+
+
 def test_one_outlier_does_not_take_everybodys_precision():
     """The range ends near the bulk of the values, and covers all of values without outliers."""
     bulk = np.zeros(2048)

@@ -68,6 +68,17 @@ def test_scales_are_learned_and_told(tmp_path):
     assert not any(torch.equal(start[name], trained[name]) for name in learned)
 
 
+@pytest.mark.usefixtures("poor_start")
+def test_the_head_stays_as_it_was_trained(tmp_path):
+    """A map means what it meant; everything before the head learns."""
+    given = task(spec=dataclasses.replace(SPEC, learning_rate=1e-3))
+    train_qat(given, tmp_path, Silent())
+    start, trained = load_file(tmp_path / "start.safetensors"), load_file(tmp_path / WEIGHTS)
+    for name in ("weight", "bias"):
+        assert torch.equal(trained[f"graph.9.{name}"], given.module[9].state_dict()[name])
+    assert not torch.equal(start["graph.4.weight"], trained["graph.4.weight"])
+
+
 def test_an_interrupted_training_ends_with_the_same_files(tmp_path):
     """Interrupted in the middle of the training; the calibrated start is not made again."""
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"

@@ -28,8 +28,8 @@ from edgekit.schema.model_io import OutputSpec
 OUTPUT = OutputSpec(labels=("a", "b", "c"), task="multiclass")
 PIXELS = np.zeros((1, 32, 32, 1), dtype=np.uint8)
 GRAPH = FloatGraph(path=Path("g.onnx"), sha256="graph", notes=())
-EXPLAINED = ExplainedGraph(path=Path("e.onnx"), sha256="explained", rows=1, columns=1, bias=(), reason="")
-ARTEFACT = Artefact(files={}, sha256="artefact", precision="int8")
+EXPLAINED = ExplainedGraph(path=Path("e.onnx"), sha256="explained", rows=1, columns=1, bias=(), outputs=3, reason="")
+ARTEFACT = Artefact(files={}, sha256="artefact", precision="int8", outputs=3)
 ENGINE = EngineSpec(name="openvino", files={"xml": "model/a.xml"}, minimum_version="1", precision="int8", settings={}, outputs=3)
 
 

@@ -242,8 +242,8 @@ class StudySpec:
         for name, values in (("criteria", self.criteria), ("rungs", self.rungs)):
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"{name} is empty or repeats a name")
-        if "qat" in self.rungs:
-            raise ValueError("rungs of a search are quick ones; qat is a rung of the ladder that the chosen point then climbs")
+        if slow := [rung for rung in self.rungs if rung in ("qat", "float-fallback")]:
+            raise ValueError(f"rungs of a search are quick ones; {slow[0]} is a rung of the ladder that the chosen point then climbs")
         if not 0 <= self.max_auc_loss <= 0.5:
             raise ValueError(f"max_auc_loss must be between 0 and 0.5, not {self.max_auc_loss}")
 
@@ -257,7 +257,7 @@ class CompressSpec:
         prune: Structured pruning; None for none.
         distill: Training of the student on the teacher's answers; None for none.
         quantize: The ladder.
-        search: Whether criterion, latency target and rungs are searched for.
+        search: Whether criterion, ratio and rung are searched for; `latency_target` then has no say.
         study: Of the search.
     """
 

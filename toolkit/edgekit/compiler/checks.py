@@ -9,14 +9,16 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.catalog.recipe import ModelSpec
+from edgekit.catalog.recipe import ModelSpec, Recipe
 from edgekit.catalog.target import Target
 from edgekit.compiler import ladder
+from edgekit.compiler.processes import Processes
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.stages.frames import PreparedSplit
 from edgekit.compiler.stages.measure import Measured
 from edgekit.errors import CatalogError, MissingEngineError, ModelError, TargetError
 from edgekit.evaluation import metrics
+from edgekit.evaluation.dataset import DataManifest
 from edgekit.evaluation.intervals import Figure
 from edgekit.runtime.engines import engine_class
 
@@ -45,6 +47,53 @@ def check_machine(target: Target, *, quantizes: bool) -> None:
         raise MissingEngineError("NNCF is not installed", hint="install the extra: edgekit-toolkit[compile]")
 
 
+def check_processes(recipe: Recipe, processes: Processes) -> None:
+    """Stops when the processes of a launcher cannot do together what the recipe asks.
+
+    Raises:
+        CatalogError: A search, which is shared by its storage and not by a launcher; a batch that they cannot share evenly.
+    """
+    if processes.count == 1:
+        return
+    compress = recipe.compress
+    if compress.search:
+        raise CatalogError(
+            f"a search runs in one process, not in {processes.count}",
+            hint="several compiles, each started alone, may share compress.study.storage; or set compress.search = false",
+        )
+    batches = {"compress.quantize.qat.batch": compress.quantize.qat.batch} if "qat" in compress.quantize.ladder else {}
+    if compress.distill is not None:
+        batches["compress.distill.batch"] = compress.distill.batch
+    for name, size in batches.items():
+        if size % processes.count:
+            raise CatalogError(
+                f"{name} = {size} cannot be shared evenly by {processes.count} processes", hint=f"choose a multiple of {processes.count}"
+            )
+
+
+def check_trainable(recipe: Recipe, data: DataManifest) -> None:
+    """Stops before any work when what the recipe trains cannot be trained.
+
+    Raises:
+        CatalogError: The model, where it is pruned or trained itself, or the student is no network of PyTorch.
+        DataError: There are no frames of `train`.
+    """
+    compress = recipe.compress
+    if compress.makes_new_network:
+        source = recipe.model.source if compress.student is None else compress.student.source
+        reason = untrainable(source)
+        if reason and compress.distill is not None:
+            raise CatalogError(f"compress.distill: {reason}", hint="give the network itself, with source = timm:, torchvision: or python:")
+    if compress.distill is not None or "qat" in compress.quantize.ladder:
+        data.split("train")
+
+
+def untrainable(source: str) -> str:
+    """Why a source cannot be trained or pruned; empty where it can."""
+    kind = source.partition(":")[0]
+    return f"a model from {kind}: is no network that PyTorch can train" if kind in ("onnx", "pt2") else ""
+
+
 def check_meaning(model: ModelSpec, outputs: int) -> None:
     """Stops when one logit is to stand for two labels in the wrong order: a logit above 0 means the second label.
 
@@ -58,20 +107,21 @@ def check_meaning(model: ModelSpec, outputs: int) -> None:
         )
 
 
-def check_above_chance(auc: Figure, *, enforce: bool, progress: Progress) -> None:
-    """Stops when the trained model is certainly worse than guessing on `val`: every later gate only compares with it.
+def check_above_chance(auc: Figure, *, enforce: bool, progress: Progress, who: str = "the trained model") -> None:
+    """Stops when a trained model is certainly worse than guessing on `val`: every later gate only compares with it, or it teaches.
 
     Args:
         auc: Its AUC on `val`; certainly means that the whole 95 % interval is below one half.
         enforce: The recipe's.
         progress: Told where the recipe does not enforce.
+        who: The model, for the message.
 
     Raises:
         ModelError: With `enforce`; otherwise it is noted.
     """
     if auc.high is None or auc.high >= CHANCE:
         return
-    message = f"the trained model's AUC on val is {auc.value:.3f}, certainly worse than guessing"
+    message = f"{who}'s AUC on val is {auc.value:.3f}, certainly worse than guessing"
     if enforce:
         raise ModelError(message, hint="check the order of [model] labels, [input], the weights and the data manifest, in this order")
     progress.note(message)

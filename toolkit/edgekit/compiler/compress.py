@@ -3,15 +3,16 @@
 Rules this file keeps:
 
 1. Every step is a stage with a result of its own, so an interrupted compile goes on at the step, and inside training at the epoch.
-2. How much is pruned is measured twice: on the trained model, for the schedule of the steps, and on the recovered network, for the last cut. The recipe's
-   latency target is about what comes out at the end.
+2. How much is pruned is measured twice: on the network as it starts, for the schedule of the steps, and on the recovered one, for the last cut. The recipe's
+   latency target is about that last cut; `finish` says where the packed artefact, of another rung perhaps, misses it. A search decides by its own front, and the
+   latency target has no say in it.
 3. A recipe that only quantizes passes through here untouched, also where the model is no network of PyTorch.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,7 @@ from edgekit.catalog.compress import DistillSpec, PruneSpec, Rung
 from edgekit.catalog.target import Target
 from edgekit.compiler import ladder, pack, timing
 from edgekit.compiler import network as n
-from edgekit.compiler.checks import point_figures
+from edgekit.compiler.checks import check_above_chance, point_figures, untrainable
 from edgekit.compiler.prepare import Prepared
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.stages.baseline import BaselineStage
@@ -36,7 +37,8 @@ from edgekit.compiler.stages.qat import QatStage
 from edgekit.compiler.stages.quantize import Artefact, QuantizeStage
 from edgekit.compiler.stages.train import Teacher, Trained, TrainingFrames, TrainStage
 from edgekit.compiler.study import Outcome, Point, Study, StudyStage
-from edgekit.compiler.workspace import Workspace
+from edgekit.compiler.workspace import Workspace, digest
+from edgekit.evaluation.evaluate import evaluate
 from edgekit.schema.decode import encode
 
 
@@ -56,6 +58,7 @@ class Compressed:
         training: How each training went, for the report.
         int8_reference: The trained model itself, quantized, that pruning is measured against; None without pruning.
         search: Every trial of a search, for the report; None without one.
+        untrainable: Why the rung that trains has nothing to train; empty where it has.
         notes: What was decided that the user should know.
     """
 
@@ -70,6 +73,7 @@ class Compressed:
     training: tuple[dict[str, Any], ...] = ()
     int8_reference: Artefact | None = None
     search: dict[str, Any] | None = None
+    untrainable: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -119,15 +123,28 @@ class Compressor:
             found = [Teacher(source=self.prepared.source, graph=self.prepared.graph)]
             for spec in further:
                 source = LazySource(n.further_model(recipe.model, spec), recipe.input)
-                found.append(Teacher(source=source, graph=self.workspace.run(LoadStage(source=source), label=f"teacher {spec.source}")))
+                teacher = Teacher(source=source, graph=self.workspace.run(LoadStage(source=source), label=f"teacher {spec.source}"))
+                self._check_teacher(teacher)
+                found.append(teacher)
             self._teachers = tuple(found)
         return self._teachers
 
+    def _check_teacher(self, teacher: Teacher) -> None:
+        """A further teacher with its labels in another order would teach nonsense, and no later gate could tell why."""
+        recipe, val = self.prepared.recipe, self.prepared.splits["val"]
+        logits = self.workspace.run(
+            BaselineStage(source=teacher.source, graph=teacher.graph, split=val), label=f"teacher {teacher.source.model.source} on val"
+        )
+        found = evaluate(ladder.outcomes(logits, val, recipe.model.output, {}), groups=val.groups).figures["auc"]
+        check_above_chance(found, enforce=recipe.accept.enforce, progress=self.progress, who=f"the teacher {teacher.source.model.source}")
+
     @property
     def int8_reference(self) -> Artefact:
-        """The trained model, not pruned, in INT8: what latency targets are shares of."""
+        """The network that is pruned, before that, in INT8: what latency targets are shares of."""
         if self._int8 is None:
-            self._int8 = self.quantize(self.prepared.explained, "ptq", label="unpruned")
+            student = self.prepared.recipe.compress.student is not None
+            graph = self.explain(self.start(), label="unpruned")[0] if student else self.prepared.explained
+            self._int8 = self.quantize(graph, "ptq", label="unpruned")
         return self._int8
 
     def quantize(self, graph: ExplainedGraph, rung: Rung, *, label: str) -> Artefact:
@@ -143,7 +160,14 @@ class Compressor:
         if student is None:
             return n.Network(architecture=n.of_teacher(self.prepared.source, self.prepared.graph))
         seed = recipe.compress.distill.seed if recipe.compress.distill is not None else 0
-        return n.Network(architecture=n.of_student(student, recipe.model, recipe.input, seed))
+        architecture = n.of_student(student, recipe.model, recipe.input, seed)
+        if not architecture.repeatable:
+            # What the user's own code makes is known only when it has made it.
+            source = self._source(n.Network(architecture=architecture))
+            graph = self.workspace.run(LoadStage(source=source), label="student, untrained")
+            digested = digest({"student": architecture.sha256, "graph": graph.sha256})
+            architecture = dataclasses.replace(architecture, sha256=digested, repeatable=True)
+        return n.Network(architecture=architecture)
 
     def prune(self, network: n.Network, spec: PruneSpec, distill: DistillSpec) -> n.Network:
         """Takes channels out in steps, with a recovery between them, until the INT8 candidate is as fast as asked."""
@@ -180,9 +204,7 @@ class Compressor:
         reference = self.workspace.run(
             BaselineStage(source=self._source(network), graph=graph, split=self.prepared.splits["val"]), label="student on val"
         )
-        notes = [f"student: {note}" for note in network.architecture.notes()]
-        for note in notes:
-            self.progress.note(note)
+        notes = [f"student: {note}" for note in graph.notes]
         return Compressed(
             is_new=True,
             graph=graph,
@@ -193,7 +215,7 @@ class Compressor:
             teachers=self.teachers,
             pruning=None if self.pruning is None else {**self.pruning, "layers": widths(network)},
             training=tuple(self.training),
-            int8_reference=self._int8,
+            int8_reference=self.int8_reference if self.pruning is not None else None,
             search=search,
             notes=tuple(notes),
         )
@@ -209,6 +231,7 @@ class Compressor:
             ladder=prepared.recipe.compress.quantize.ladder,
             qat=lambda: self.qat_stage(self.start()),
             teachers=(),
+            untrainable=untrainable(prepared.recipe.model.source),
         )
 
     def explain(self, network: n.Network, *, label: str) -> tuple[ExplainedGraph, FloatGraph]:
@@ -222,9 +245,9 @@ class Compressor:
             network=network, frames=self.frames, calibration=self.prepared.calibration, spec=self.prepared.recipe.compress.quantize.qat
         )
 
-    def engine(self, precision: str, outputs: int) -> EngineSpec:
+    def engine(self, artefact: Artefact) -> EngineSpec:
         """How an artefact runs on the target."""
-        return pack.engine_spec(self.target, precision, outputs)
+        return pack.engine_spec(self.target, artefact)
 
     def _source(self, network: n.Network) -> n.NetworkSource:
         return n.NetworkSource(network, self.prepared.recipe.model, self.prepared.recipe.input)
@@ -233,28 +256,37 @@ class Compressor:
         return Cut(
             network=network,
             spec=spec,
-            round_to=spec.round_to if spec.round_to is not None else self.target.channel_multiple,
-            teacher=self.teachers[0],
+            round_to=self._round_to(spec),
             frames=self.frames,
         )
 
     def _ratio(self, cut: Cut, *, label: str) -> Ratio:
         recipe = self.prepared.recipe
-        engine = self.engine("int8", self.prepared.reference["val"].shape[1])
         stage = RatioStage(
-            cut=cut, model=recipe.model, engine=engine, reference=self.int8_reference, calibration=self.prepared.calibration.tensors
+            cut=cut,
+            model=recipe.model,
+            engine=self.engine(self.int8_reference),
+            reference=self.int8_reference,
+            calibration=self.prepared.calibration.tensors,
         )
         found = self.workspace.run(stage, label=label)
-        self.pruning = {
-            "criterion": cut.spec.criterion,
-            "scope": cut.spec.scope,
-            "latency_target": cut.spec.latency_target,
-            "latency_share": found.document["share"],
-            "round_to": cut.round_to,
-            "host": found.document["host"],
-            "probes": found.document["probes"],
-        }
+        self.tell_pruning(cut.spec, found.document)
         return found
+
+    def tell_pruning(self, spec: PruneSpec, document: Mapping[str, Any]) -> None:
+        """Keeps what was decided about the ratio for the report."""
+        self.pruning = {
+            "criterion": spec.criterion,
+            "scope": spec.scope,
+            "latency_target": spec.latency_target,
+            "latency_share": document["share"],
+            "round_to": self._round_to(spec),
+            "host": document["host"],
+            "probes": document["probes"],
+        }
+
+    def _round_to(self, spec: PruneSpec) -> int:
+        return spec.round_to if spec.round_to is not None else self.target.channel_multiple
 
 
 def compress(prepared: Prepared, target: Target, workspace: Workspace, progress: Progress) -> Compressed:
@@ -272,6 +304,7 @@ def compress(prepared: Prepared, target: Target, workspace: Workspace, progress:
             network = maker.prune_to(network, prune, spec.distill, point.ratio, steps=prune.steps - 1)
             network = maker.cut(network, prune, point.ratio, label=f"step {prune.steps} of {prune.steps}")
             rungs = (point.rung, *(rung for rung in rungs if rung != point.rung))
+            maker.tell_pruning(prune, {"share": chosen_share(found), "host": found["host"], "probes": []})
         else:
             network = maker.prune(network, spec.prune, spec.distill)
     if spec.distill is not None:
@@ -289,16 +322,15 @@ def search(maker: Compressor, prune: PruneSpec, distill: DistillSpec) -> Study:
     def auc(logits: NDArray[np.float32]) -> float:
         return point_figures(ladder.outcomes(logits, val, prepared.recipe.model.output, prepared.thresholds))["auc"]
 
-    def evaluate(point: Point) -> Outcome:
+    def try_point(point: Point) -> Outcome:
         network = maker.cut(start, dataclasses.replace(prune, criterion=point.criterion), point.ratio, label=f"trial, {point.ratio:.0%}")
         network = maker.train(network, short, label="trial", keep=False)
         explained, _ = maker.explain(network, label="trial")
         artefact = maker.quantize(explained, point.rung, label="trial")
-        engine = maker.engine(artefact.precision, prepared.reference["val"].shape[1])
-        stage = MeasureStage(artefact=artefact, engine=engine, tensors=val.tensors, tensors_sha256=val.sha256)
+        stage = MeasureStage(artefact=artefact, engine=maker.engine(artefact), tensors=val.tensors, tensors_sha256=val.sha256)
         measured = maker.workspace.run(stage, label="trial on val")
-        frame = np.ascontiguousarray(val.tensors[:1])
-        timed = timing.latency_share(artefact, maker.int8_reference, (engine, maker.engine("int8", measured.logits.shape[1])), frame)
+        specs = (maker.engine(artefact), maker.engine(maker.int8_reference))
+        timed = timing.latency_share(artefact, maker.int8_reference, specs, np.ascontiguousarray(val.tensors[:1]))
         return Outcome(share=timed.share, latency_ms=timed.latency_ms, auc=auc(measured.logits))
 
     stage = StudyStage(
@@ -308,13 +340,21 @@ def search(maker: Compressor, prune: PruneSpec, distill: DistillSpec) -> Study:
             "frames": maker.frames.key(),
             "teachers": [teacher.graph.sha256 for teacher in maker.teachers],
             "prune": encode(prune),
+            "round_to": maker.target.channel_multiple,
             "distill": encode(dataclasses.replace(distill, teachers=())),
             "calibration": prepared.calibration.sha256,
+            "reference": maker.int8_reference.sha256,
+            "engine": encode(maker.engine(maker.int8_reference)),
         },
         teacher_auc=auc(prepared.reference["val"]),
-        evaluate=evaluate,
+        evaluate=try_point,
     )
     return maker.workspace.run(stage)
+
+
+def chosen_share(document: Mapping[str, Any]) -> float:
+    """The measured latency of the point that a search chose, in parts of the unpruned one's."""
+    return next(float(trial["share"]) for trial in document["trials"] if trial["chosen"])
 
 
 def widths(network: n.Network) -> list[dict[str, Any]]:

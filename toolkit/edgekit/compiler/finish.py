@@ -91,13 +91,15 @@ def finish(proving: Proving, outputs: Outputs, workspace: Workspace, progress: P
             manifest = _write(draft, recipe, candidate, dataclasses.replace(proof, within_budget=False))
         content = draft.read_bytes()
     written = manifest.accepted or not recipe.accept.enforce
+    made = steps.measure(proving, progress)
     document = {
         **proving.document(),
+        **steps.against_target(proving, made),
         "accepted": manifest.accepted,
         "gates": encode(gates),
         "bundles": [str(outputs.bundle)] if written else [],
         "size_bytes": len(content),
-        "steps": steps.measure(proving, progress),
+        "steps": made,
         "stages": [encode(record) for record in workspace.records],
         **timed,
     }

@@ -7,7 +7,8 @@ Rules this file keeps:
    Counting alone would not do: no flip among 77 frames still allows 3.8 % of flips. Frames count as independent here, which frames of one video are
    not: this only decides when to stop climbing, and proves nothing; the gate on `test` does.
 3. When `val` shows it for none, the rung whose answers are nearest to the reference's (mean KL divergence) is taken, and the gate decides.
-4. A rung may have several variants, which are tried like rungs, or none, and then says why; the report tells all of them.
+4. A rung may have several variants, which are tried like rungs, or none, and then says why; the report tells all of them. A variant whose answers are no
+   numbers counts as not tried.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from edgekit.compiler.quantize.rungs import RUNGS
 from edgekit.compiler.stages.frames import PreparedSplit
 from edgekit.compiler.stages.measure import Measured, map_likeness
 from edgekit.compiler.stages.quantize import Artefact
-from edgekit.errors import CatalogError
+from edgekit.errors import CatalogError, ModelError
 from edgekit.evaluation import decision
 from edgekit.evaluation.acceptance import device_temperature
 from edgekit.evaluation.delong import AucDifference, paired_auc_difference
@@ -157,7 +158,13 @@ def compare(  # noqa: PLR0913 - five and their temperatures
     return Comparison(
         flips=compare_answers(before.answers, after.answers, split.truth, output),
         agreement=agreement(
-            decision.logits_by_label(reference, output), decision.logits_by_label(device, output), output, outputs=reference.shape[1]
+            decision.logits_by_label(reference, output),
+            decision.logits_by_label(device, output),
+            output,
+            outputs=reference.shape[1],
+            device_outputs=device.shape[1],
+            temperature=temperatures[0],
+            device_temperature=temperatures[1],
         ),
         auc=difference,
     )
@@ -191,7 +198,11 @@ def climb(
             if isinstance(found, Skipped):
                 steps.append(found)
                 continue
-            comparison = against(found.measured)
+            try:
+                comparison = against(found.measured)
+            except ModelError as error:  # logits that are no numbers: the next rung may do better
+                steps.append(Skipped(rung=rung, reason=f"{found.label}: {error.message}" if found.label else error.message))
+                continue
             result = RungResult(
                 rung=rung,
                 label=found.label,

@@ -39,13 +39,15 @@ class Architecture:
     Attributes:
         title: For people.
         build: Makes the unpruned network, with the weights it starts from.
-        sha256: Of everything that decides what `build` makes.
+        sha256: Of everything that decides what `build` makes, as far as files and names tell it.
+        repeatable: Whether they tell everything; the user's own code may read anything.
         notes: Tells what was decided while building; empty before the first `build`.
     """
 
     title: str
     build: Callable[[], torch.nn.Module]
     sha256: str
+    repeatable: bool
     notes: Callable[[], tuple[str, ...]]
 
 
@@ -96,6 +98,7 @@ def of_teacher(source: LazySource, graph: FloatGraph) -> Architecture:
         title=source.model.source,
         build=build,
         sha256=digest({"graph": graph.sha256, "source": source.fingerprint()}),
+        repeatable=True,  # the graph stands for what a factory made
         notes=lambda: (),
     )
 
@@ -111,11 +114,12 @@ def of_student(spec: NetworkSpec, model: ModelSpec, frames: InputSpec, seed: int
         told[:] = [notes]
         return module
 
-    fingerprint = LazySource(further_model(model, spec), frames).fingerprint()
+    source = LazySource(further_model(model, spec), frames)
     return Architecture(
         title=spec.source,
         build=build,
-        sha256=digest({"student": fingerprint, "seed": seed}),
+        sha256=digest({"student": source.fingerprint(), "seed": seed}),
+        repeatable=source.repeatable,
         notes=lambda: told[0] if told else (),
     )
 
@@ -180,8 +184,6 @@ def save_weights(module: torch.nn.Module, path: Path) -> None:
 class NetworkSource:
     """A network as a source: exported and run like a trained model."""
 
-    repeatable = True
-
     def __init__(self, network: Network, model: ModelSpec, spec: InputSpec) -> None:
         self.network = network
         self.spec = spec
@@ -192,8 +194,19 @@ class NetworkSource:
         if self._opened is None:
             from edgekit.compiler.load.torch_model import TorchModel
 
-            self._opened = TorchModel(self.network.build(), self.spec, labels=len(self._model.labels), binary=self._model.task == "binary")
+            module = self.network.build()
+            self._opened = TorchModel(
+                module,
+                self.spec,
+                labels=len(self._model.labels),
+                binary=self._model.task == "binary",
+                notes=self.network.architecture.notes(),
+            )
         return self._opened
+
+    @property
+    def repeatable(self) -> bool:
+        return self.network.architecture.repeatable
 
     def fingerprint(self) -> dict[str, object]:
         return {"network": self.network.sha256, "labels": list(self._model.labels), "input": encode(self.spec)}

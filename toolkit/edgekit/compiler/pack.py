@@ -49,15 +49,15 @@ _LEAST_TOLERANCE = 1e-4
 _SCALE_PERCENTILE = 99.0
 
 
-def engine_spec(target: Target, precision: str, outputs: int) -> EngineSpec:
+def engine_spec(target: Target, artefact: Artefact) -> EngineSpec:
     """The manifest's entry of an artefact: pinned settings, and the engine version it was proven with as the oldest allowed."""
     return EngineSpec(
         name=target.engine,
         files=dict(_MEMBER_OF_ROLE),
         minimum_version=engine_class(target.engine).available().version or "",
-        precision=precision,
+        precision=artefact.precision,
         settings=dict(target.settings),
-        outputs=outputs,
+        outputs=artefact.outputs,
     )
 
 
@@ -155,7 +155,9 @@ def assemble(recipe: Recipe, target: Target, proof: Proof) -> tuple[Manifest, di
             logits={proof.engine.name: logits_member},
             tolerance={proof.engine.name: _LEAST_TOLERANCE + _GOLDEN_TOLERANCE * float(proof.measured_val.logits.std())},
         ),
-        acceptance=tuple(Gate(name=gate.name, value=gate.value, bound=gate.bound, passed=gate.passed) for gate in proof.gates),
+        acceptance=tuple(
+            Gate(name=gate.name, value=gate.value, bound=gate.bound, passed=gate.passed, status=gate.status) for gate in proof.gates
+        ),
         sources=proof.sources,
         made_with=made_with(),
         members={},

@@ -21,10 +21,10 @@ from edgekit.catalog.recipe import Recipe
 from edgekit.catalog.target import Target, load_target
 from edgekit.compiler import ladder, pack
 from edgekit.compiler.attempts import Attempts, Bench
-from edgekit.compiler.checks import check_export, check_machine
+from edgekit.compiler.checks import check_export, check_machine, check_processes
 from edgekit.compiler.compress import Compressed, compress
 from edgekit.compiler.finish import Finished, Outputs, finish
-from edgekit.compiler.ladder import Variant
+from edgekit.compiler.ladder import Skipped, Variant
 from edgekit.compiler.prepare import Prepared, prepare
 from edgekit.compiler.processes import launched
 from edgekit.compiler.progress import Progress, Silent
@@ -60,6 +60,7 @@ def compile_recipe(recipe: Recipe, *, out: Path | None, workdir: Path, progress:
     for target in targets:
         check_machine(target, quantizes=any(RUNGS[rung].quantize for rung in recipe.compress.quantize.ladder))
     processes = launched()
+    check_processes(recipe, processes)
     told = progress if processes.is_main else Silent()
     workspace = Workspace(workdir, told, processes)
     prepared = prepare(recipe, workspace, told)
@@ -120,12 +121,11 @@ def prove(prepared: Prepared, target: Target, workspace: Workspace, progress: Pr
 
 def _attempts(prepared: Prepared, target: Target, workspace: Workspace, compressed: Compressed | None = None) -> Attempts:
     """The rungs of the trained model, or of what was made from it."""
-    reference = prepared.reference["val"] if compressed is None else compressed.reference
     bench = Bench(
         graph=prepared.explained if compressed is None else compressed.explained,
         calibration=prepared.calibration,
         val=prepared.splits["val"],
-        spec_of=lambda artefact: pack.engine_spec(target, artefact.precision, reference.shape[1]),
+        spec_of=lambda artefact: pack.engine_spec(target, artefact),
         quantize=prepared.recipe.compress.quantize,
         target=target.name,
     )
@@ -133,7 +133,10 @@ def _attempts(prepared: Prepared, target: Target, workspace: Workspace, compress
         return Attempts(bench, workspace)
     found = compressed
 
-    def qat(_: Sequence[ladder.RungResult]) -> Iterator[Variant]:
+    def qat(_: Sequence[ladder.RungResult]) -> Iterator[Variant | Skipped]:
+        if found.untrainable:
+            yield Skipped(rung="qat", reason=found.untrainable)
+            return
         trained = make_artefact(found.qat(), workspace)
         yield Variant(artefact=trained, measured=attempts.measure(trained, "qat on val"))
 

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.catalog.calibration import Calibration, load_calibration
+from edgekit.catalog.compress import NetworkSpec
 from edgekit.catalog.recipe import Recipe
 from edgekit.compiler import ladder
-from edgekit.compiler.checks import check_above_chance, check_expected, check_meaning
+from edgekit.compiler.checks import check_above_chance, check_expected, check_meaning, check_trainable
+from edgekit.compiler.network import further_model
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.stages.baseline import BaselineStage
 from edgekit.compiler.stages.explain import ExplainedGraph, ExplainStage
@@ -67,6 +69,7 @@ def prepare(recipe: Recipe, workspace: Workspace, progress: Progress) -> Prepare
     output = recipe.model.output
     data = load_manifest(Path(recipe.data.manifest), recipe.data.columns, output)
     require_splits(data, PROVING_SPLITS, output)
+    check_trainable(recipe, data)
     calibration_recipe = load_calibration(recipe.calibration.recipe)
     chosen = choose_calibration(data, calibration_recipe)
     source = LazySource(recipe.model, recipe.input)
@@ -128,8 +131,23 @@ def source_digests(prepared: Prepared) -> dict[str, str]:
         "val_frames": prepared.splits["val"].sha256,
         "test_frames": prepared.splits["test"].sha256,
         # Without the parts that only say where things are on this machine.
-        "recipe": digest({key: value for key, value in encode(recipe).items() if key not in ("data", "model")}),
+        "recipe": digest({**{key: value for key, value in encode(recipe).items() if key not in ("data", "model")}, **_compress(recipe)}),
     }
+
+
+def _compress(recipe: Recipe) -> dict[str, object]:
+    """The recipe's `[compress]` with its networks by content and without the place of a search's trials."""
+    spec, table = recipe.compress, encode(recipe.compress)
+    table["study"]["storage"] = None
+    if spec.student is not None:
+        table["student"] = _network(recipe, spec.student)
+    if spec.distill is not None:
+        table["distill"]["teachers"] = [_network(recipe, teacher) for teacher in spec.distill.teachers]
+    return {"compress": table}
+
+
+def _network(recipe: Recipe, spec: NetworkSpec) -> dict[str, object]:
+    return LazySource(further_model(recipe.model, spec), recipe.input).fingerprint()
 
 
 def split_counts(data: DataManifest, labels: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -13,6 +13,8 @@ import datetime as dt
 import os
 from dataclasses import dataclass
 
+from edgekit.errors import CatalogError
+
 # The first process may measure and quantize for long while the others wait.
 _LONGEST_WAIT = dt.timedelta(hours=24)
 
@@ -45,6 +47,19 @@ class Processes:
 
 
 def launched() -> Processes:
-    """What the launcher's environment says."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    return Processes(rank=int(os.environ.get("RANK", "0")), count=count) if count > 1 else Processes()
+    """What the launcher's environment says.
+
+    Raises:
+        CatalogError: It says something that no launcher says.
+    """
+    found = {name: os.environ.get(name) for name in ("WORLD_SIZE", "RANK")}
+    if not found["WORLD_SIZE"]:
+        return Processes()
+    try:
+        count, rank = int(found["WORLD_SIZE"] or ""), int(found["RANK"] or "0" if found["WORLD_SIZE"] == "1" else found["RANK"] or "")
+    except ValueError as error:
+        raise CatalogError(
+            f"WORLD_SIZE and RANK are {found['WORLD_SIZE']!r} and {found['RANK']!r}, not a launcher's numbers",
+            hint="start several processes with torchrun or accelerate launch; unset both variables for one",
+        ) from error
+    return Processes(rank=rank, count=count) if count > 1 else Processes()

@@ -24,7 +24,7 @@ from edgekit.compiler.network import public_title
 from edgekit.compiler.prepare import Prepared, split_counts
 from edgekit.compiler.stages.explain import ExplainedGraph
 from edgekit.compiler.stages.frames import PreparedSplit
-from edgekit.compiler.stages.measure import Measured, map_likeness
+from edgekit.compiler.stages.measure import Measured, by_label, map_likeness
 from edgekit.compiler.stages.quantize import Artefact
 from edgekit.evaluation import decision
 from edgekit.evaluation.acceptance import Acceptance, Evidence, SplitEvidence, judge
@@ -92,6 +92,11 @@ class Proving:
         own = self.candidate.chosen.artefact.graph
         return self.compressed.explained if own is None else own
 
+    @property
+    def notes(self) -> list[str]:
+        """What was decided that the user should know."""
+        return [*self.prepared.notes, *self.compressed.notes]
+
     def _evidence(self) -> Evidence:
         prepared, output = self.prepared, self.recipe.model.output
         device = {"val": self.candidate.chosen.measured.logits, "test": self.candidate.test.logits}
@@ -148,21 +153,20 @@ class Proving:
             "test_agreement": self._agreement(),
             "flips": [self._flip(index) for index in found.flips.indices],
             "cam": self._cam(),
-            "pruning": self.compressed.pruning,
             "training": [*self.compressed.training, *candidate.chosen.artefact.training],
             "search": self.compressed.search,
             "temperature": found.temperature,
             "thresholds": found.thresholds,
             "data": split_counts(self.prepared.data, recipe.model.labels),
             "calibration_frames": len(self.prepared.calibration.samples),
-            "notes": [*self.prepared.notes, *self.compressed.notes],
             "host": encode(fingerprint()),
         }
 
     def _roc(self) -> list[dict[str, Any]]:
         before, after, thresholds = self.acceptance.before, self.acceptance.after, self.acceptance.thresholds
         curves = []
-        for column in before.judged_labels:
+        columns = range(len(self.recipe.model.labels)) if before.output.task == "multilabel" else before.judged_labels
+        for column in columns:
             label = self.recipe.model.labels[column]
             threshold = thresholds.get(label)
             truth = before.truth[:, column]
@@ -185,9 +189,20 @@ class Proving:
 
     def _agreement(self) -> dict[str, Any]:
         output = self.recipe.model.output
-        reference = self.prepared.reference["test"]
-        before, after = (decision.logits_by_label(logits, output) for logits in (reference, self.candidate.test.logits))
-        found: dict[str, Any] = encode(agreement(before, after, output, outputs=reference.shape[1]))
+        reference, device = self.prepared.reference["test"], self.candidate.test.logits
+        before, after = (decision.logits_by_label(logits, output) for logits in (reference, device))
+        temperatures = self.acceptance.temperatures
+        found: dict[str, Any] = encode(
+            agreement(
+                before,
+                after,
+                output,
+                outputs=reference.shape[1],
+                device_outputs=device.shape[1],
+                temperature=temperatures.reference.value,
+                device_temperature=temperatures.device.value,
+            )
+        )
         return found
 
     def _cam(self) -> dict[str, Any]:
@@ -208,6 +223,7 @@ class Proving:
             return [label for label, chosen in zip(labels, row, strict=True) if chosen]
 
         kind = "harmful" if index in found.flips.harmful else "helpful" if index in found.flips.helpful else "neither"
+        before, after = self._shown(index)
         return {
             "file": self.split.samples[index].file,
             "group": self.split.samples[index].group,
@@ -215,9 +231,20 @@ class Proving:
             "truth": named(self.split.truth[index]),
             "reference": named(found.before.answers[index]),
             "device": named(found.after.answers[index]),
-            "reference_probability": float(found.before.probability[index].max()),
-            "device_probability": float(found.after.probability[index].max()),
+            "reference_probability": float(found.before.probability[index, before]),
+            "device_probability": float(found.after.probability[index, after]),
+            "cam_label": labels[before] if before == after else None,
         }
+
+    def _shown(self, index: int) -> tuple[int, int]:
+        """Columns whose probability and map are shown of a flip, before and after: each one's answer; multilabel: the label that changed, a harmful one first."""
+        before, after, truth = (item[index] for item in (self.acceptance.before.answers, self.acceptance.after.answers, self.split.truth))
+        if self.recipe.model.task != "multilabel":
+            return int(before.argmax()), int(after.argmax())
+        changed = np.flatnonzero(before != after)
+        harmful = [column for column in changed if before[column] == truth[column]]
+        column = int((harmful or list(changed))[0])
+        return column, column
 
     def flipped_frames(self) -> dict[str, Picture]:
         """File to the preprocessed frame, uint8 (height, width) or (height, width, 3), of every flip."""
@@ -232,10 +259,8 @@ class Proving:
         for index in self.acceptance.flips.indices:
             frame = _picture(self.split, index)
             box = (0.0, 0.0, float(frame.shape[1]), float(frame.shape[0]))
-            pair = [
-                overlay.render(frame, _answered(measured, model, index), box=box, scale=cam.scale)
-                for measured, model in ((teacher, self.acceptance.before), (self.candidate.test, self.acceptance.after))
-            ]
+            shown = zip((teacher, self.candidate.test), self._shown(index), strict=True)
+            pair = [overlay.render(frame, _evidence_for(measured, index, column), box=box, scale=cam.scale) for measured, column in shown]
             drawn[self.split.samples[index].file] = (pair[0], pair[1])
         return drawn
 
@@ -245,16 +270,11 @@ def _picture(split: PreparedSplit, index: int) -> Picture:
     return frame.squeeze(axis=-1) if frame.shape[-1] == 1 else frame
 
 
-def _answered(measured: Measured, model: Outcomes, index: int) -> NDArray[np.float32]:
-    """The map of a frame's most probable label, signed as evidence for it."""
+def _evidence_for(measured: Measured, index: int, column: int) -> NDArray[np.float32]:
+    """The map of a label on a frame; one logit stands for the second label, and evidence for the first is its negative."""
     if measured.maps is None:
         raise ValueError("there are no maps")
-    column = int(model.probability[index].argmax())
-    maps: NDArray[np.float32] = measured.maps[index]
-    if maps.shape[0] == 1 and model.truth.shape[1] == 2:
-        # One logit stands for the second label; evidence for the first is its negative.
-        return np.asarray(maps[0] if column == 1 else -maps[0], dtype=np.float32)
-    return np.asarray(maps[column], dtype=np.float32)
+    return np.asarray(by_label(measured.maps[index : index + 1])[0, column], dtype=np.float32)
 
 
 def _confidence(model: Outcomes) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

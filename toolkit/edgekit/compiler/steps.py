@@ -21,6 +21,8 @@ from edgekit.evaluation import decision
 from edgekit.evaluation.acceptance import device_temperature
 from edgekit.evaluation.paired import compare_answers
 
+UNPRUNED = "INT8, unpruned"
+
 
 def measure(proving: Proving, progress: Progress) -> list[dict[str, Any]]:
     """The steps in order; each as `report.steps` takes it."""
@@ -36,7 +38,7 @@ def measure(proving: Proving, progress: Progress) -> list[dict[str, Any]]:
         ("FP32", "trained model in the engine, FP32", candidate.teacher.artefact, candidate.teacher.val.logits),
     ]
     if compressed.int8_reference is not None:
-        rows.append(("INT8, unpruned", "trained model, INT8 (ptq), only timed", compressed.int8_reference, None))
+        rows.append((UNPRUNED, "what was pruned, before that, INT8 (ptq), only timed", compressed.int8_reference, None))
     if compressed.is_new:
         rows.append(("student, FP32", "the network that is quantized, FP32", candidate.exact.artefact, candidate.exact.val.logits))
     rows.append((final.precision.upper(), f"what was packed: rung {candidate.chosen.rung}", final, candidate.chosen.measured.logits))
@@ -47,6 +49,18 @@ def measure(proving: Proving, progress: Progress) -> list[dict[str, Any]]:
         progress.step(index + 1, len(rows))
     progress.end()
     return found
+
+
+def against_target(proving: Proving, made: list[dict[str, Any]]) -> dict[str, Any]:
+    """The report's `pruning` and `notes`, with the share of the latency that the packed artefact came to: another rung may be slower than the probe was."""
+    pruning, notes = proving.compressed.pruning, proving.notes
+    unpruned = next((step["latency_ms"] for step in made if step["name"] == UNPRUNED), None)
+    if pruning is None or unpruned is None:
+        return {"pruning": pruning, "notes": notes}
+    packed, target = made[-1]["latency_ms"] / unpruned, pruning["latency_target"]
+    if packed > target and proving.compressed.search is None:
+        notes = [*notes, f"the packed artefact takes {packed:.1%} of the unpruned INT8 latency, more than the {target:.1%} asked for"]
+    return {"pruning": {**pruning, "packed_share": packed}, "notes": notes}
 
 
 def _timed(proving: Proving, artefact: Artefact | None) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from edgekit.catalog.compress import Criterion, Rung, StudySpec
 from edgekit.compiler import timing
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.versions import versions
-from edgekit.compiler.workspace import Stage, digest
-from edgekit.errors import CatalogError, EdgekitError, ModelError
+from edgekit.compiler.workspace import Stage, code_digest, digest
+from edgekit.errors import CatalogError, ModelError
 from edgekit.schema.decode import encode
 
 STUDY = "study.json"
@@ -87,7 +87,21 @@ class StudyStage(Stage[Study]):
             "spec": {**encode(self.spec), "storage": None},
             "depends_on": self.depends_on,
             "host": timing.host_name(),
-            "versions": versions("optuna"),
+            "versions": versions(
+                *(
+                    "optuna",
+                    "torch",
+                    "torch-pruning",
+                    "timm",
+                    "torchvision",
+                    "accelerate",
+                    "openvino",
+                    "nncf",
+                    "onnx",
+                    "onnxscript",
+                    "numpy",
+                )
+            ),
         }
 
     def apply(self, folder: Path, progress: Progress) -> None:
@@ -106,21 +120,22 @@ class StudyStage(Stage[Study]):
         storage = self.spec.storage or f"sqlite:///{folder / _STORAGE}"
         try:
             return optuna.create_study(
-                study_name=f"edgekit-{digest(self.requires())[:16]}",
+                study_name=f"edgekit-{digest({'code': code_digest(), **self.requires()})[:16]}",
                 storage=storage,
-                sampler=optuna.samplers.TPESampler(seed=self.spec.seed),
                 directions=["minimize", "maximize"],
                 load_if_exists=True,
             )
-        except Exception as error:  # a database driver raises its own kinds
+        except Exception as error:  # a database driver raises its own kinds; the URL may hold a password
             raise CatalogError(
-                f"compress.study.storage: {storage} cannot be opened: {type(error).__name__}: {str(error).splitlines()[0]}",
+                f"compress.study.storage: a storage of the kind {storage.partition(':')[0]!r} cannot be opened: {type(error).__name__}",
                 hint="an Optuna storage URL, for example sqlite:////shared/study.db or postgresql://…; leave it out for a file in the work folder",
             ) from error
 
     def _try(self, study: Any, progress: Progress) -> None:
         import optuna
 
+        # A sampler's draws depend on where the study stands: one that goes on does not propose its first points again, and neither do machines that share it.
+        study.sampler = optuna.samplers.TPESampler(seed=self.spec.seed + self._standing(study))
         trial = study.ask()
         low, high = self.spec.ratios
         point = Point(
@@ -131,7 +146,7 @@ class StudyStage(Stage[Study]):
         )
         try:
             found = self.evaluate(point)
-        except EdgekitError as error:
+        except ModelError as error:
             trial.set_user_attr("reason", error.message)
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             progress.note(f"trial {trial.number}: {point.criterion}, {point.ratio:.0%} of the channels: {error.message}")
@@ -143,6 +158,10 @@ class StudyStage(Stage[Study]):
             f"trial {trial.number}: {point.criterion}, {point.ratio:.0%} of the channels out, {point.rung}: "
             f"{found.share:.1%} of the unpruned INT8 latency, AUC {found.auc:.4f} on val"
         )
+
+    def _standing(self, study: Any) -> int:
+        """Trials that were told; of a shared study also those that others are at."""
+        return _told(study) if self.spec.storage is None else len(study.get_trials(deepcopy=False))
 
     def _document(self, study: Any) -> dict[str, Any]:
         front = {trial.number for trial in study.best_trials}

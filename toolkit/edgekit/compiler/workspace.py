@@ -91,6 +91,7 @@ class Workspace:
         self._progress = progress
         self._processes = processes or Processes()
         self.records: list[StageRecord] = []
+        self._depth = 0
         try:
             root.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=root).close()
@@ -117,11 +118,16 @@ class Workspace:
         self._processes.wait()
         self._progress.begin(title, cached=cached)
         if not cached and (stage.collective or self._processes.is_main):
-            self._build(stage, folder)
+            self._depth += 1
+            try:
+                self._build(stage, folder)
+            finally:
+                self._depth -= 1
         self._processes.wait()
         result = stage.ensures(folder)
         seconds = time.perf_counter() - start
-        self.records.append(StageRecord(name=title, cached=cached, seconds=seconds))
+        if not self._depth:  # what a stage runs inside is part of it
+            self.records.append(StageRecord(name=title, cached=cached, seconds=seconds))
         self._progress.end()
         return result
 
@@ -148,7 +154,7 @@ class Workspace:
         if stage.resumes or stage.collective:
             path = folder.with_name(f".{folder.name}.unfinished")
             self._make(path)
-            with _locked(path, alone=self._processes.count == 1):
+            with _locked(path) if self._processes.is_main else contextlib.nullcontext():
                 yield path
             return
         try:
@@ -180,11 +186,11 @@ def _seal(unfinished: Path, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, *, alone: bool) -> Iterator[None]:
-    """Keeps other compiles out of a folder while this one works in it; processes of one compile (`alone` is False) share it."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps other compiles out of a folder while this one works in it; of several processes of one compile, the first holds the lock."""
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(opened, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError as error:
         raise OutputError(

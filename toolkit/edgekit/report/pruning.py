@@ -32,6 +32,7 @@ def pruning_section(document: Document) -> list[Html]:
         ("Criterion", f"{found['criterion']}, {found['scope']}"),
         ("Latency asked for", f"{share(found['latency_target'], 0)} of the unpruned INT8 model's"),
         ("Latency measured", UNDEFINED if measured is None else f"{share(measured, 1)} of the unpruned INT8 model's"),
+        *([("Latency as packed", f"{share(found['packed_share'], 1)} of it, whatever the rung")] if found.get("packed_share") else []),
         *([("Channels kept", _kept(layers))] if layers else []),
         ("Channels rounded to", f"multiples of {found['round_to']}"),
         ("Measured on", found["host"]),

@@ -12,12 +12,15 @@ Rules this file keeps:
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch  # noqa: TID253 - this file is imported only by what trains
+from numpy.typing import NDArray
 
 from edgekit.compiler.distill.loop import Run
 from edgekit.compiler.distill.settings import Frames, History, TrainData, TrainSettings, settings_of
@@ -59,7 +62,7 @@ def train(  # noqa: PLR0913, PLR0917 - six, and every caller has them apart
     if not teachers:
         raise ValueError("a student needs at least one teacher")
     accelerator = _accelerator()
-    key = _key(student, teachers, data, settings)
+    key = _key(student, teachers, data, settings, accelerator)
     device = accelerator.device
     devices = [device] if device.type == "cuda" else []
     with at_work(student, teachers, device), torch.random.fork_rng(devices=devices):
@@ -86,10 +89,19 @@ def _accelerator() -> Accelerator:
     return accelerator
 
 
-def _key(student: torch.nn.Module, teachers: Sequence[torch.nn.Module], data: TrainData, settings: TrainSettings) -> str:
-    """What a checkpoint belongs to."""
+def _key(
+    student: torch.nn.Module,
+    teachers: Sequence[torch.nn.Module],
+    data: TrainData,
+    settings: TrainSettings,
+    accelerator: Accelerator,
+) -> str:
+    """What a checkpoint belongs to: another number of processes or another kind of device would go on with other sums."""
     return digest(
         {
+            "processes": accelerator.num_processes,
+            "device": accelerator.device.type,
+            "frames": [_content(frames.tensors) for frames in (data.train, data.val)],
             "student": weights_digest(student),
             "teachers": [weights_digest(teacher) for teacher in teachers],
             "settings": encode(settings),
@@ -99,3 +111,11 @@ def _key(student: torch.nn.Module, teachers: Sequence[torch.nn.Module], data: Tr
             "torch": torch.__version__,
         }
     )
+
+
+def _content(tensors: NDArray[np.uint8]) -> str:
+    """sha256 of frames, read one at a time: they may be a memory map."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(np.ascontiguousarray(tensor).tobytes())
+    return found.hexdigest()

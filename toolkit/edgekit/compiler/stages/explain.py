@@ -30,6 +30,7 @@ class ExplainedGraph:
         rows: Rows of the map; 0 where there is none.
         columns: Columns of the map; 0 where there is none.
         bias: The head's bias an output; empty where there is no map.
+        outputs: Number of logits.
         reason: Why there is no map; empty where there is one.
     """
 
@@ -38,6 +39,7 @@ class ExplainedGraph:
     rows: int
     columns: int
     bias: tuple[float, ...]
+    outputs: int
     reason: str
 
     @property
@@ -62,6 +64,9 @@ class ExplainStage(Stage[ExplainedGraph]):
         import onnx_ir as ir
 
         model = ir.load(self.graph.path)
+        sizes = g.shape(model.graph.outputs[0])
+        if sizes is None or len(sizes) != 2:
+            raise ModelError("the model's output has no static shape (1, outputs)", hint="export it with a batch of 1 and static shapes")
         preamble.attach(model, self.input)
         head = pooled_linear.find(model.graph.outputs[0]) if self.cam else "the map was not asked for"
         if isinstance(head, str):
@@ -72,6 +77,7 @@ class ExplainStage(Stage[ExplainedGraph]):
         else:
             pooled_linear.attach(model, head)
             facts = {"rows": head.rows, "columns": head.columns, "bias": head.bias.tolist(), "reason": ""}
+        facts["outputs"] = sizes[1]
         proto = ir.to_proto(model)
         try:
             onnx.checker.check_model(proto, full_check=True)
@@ -91,5 +97,6 @@ class ExplainStage(Stage[ExplainedGraph]):
             rows=facts["rows"],
             columns=facts["columns"],
             bias=tuple(facts["bias"]),
+            outputs=facts["outputs"],
             reason=facts["reason"],
         )

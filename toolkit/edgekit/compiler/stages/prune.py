@@ -6,6 +6,7 @@ in the same work folder takes the recorded decision.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +27,7 @@ from edgekit.compiler.quantize.rungs import RUNGS
 from edgekit.compiler.stages.explain import ExplainStage
 from edgekit.compiler.stages.load import LoadStage
 from edgekit.compiler.stages.quantize import Artefact
-from edgekit.compiler.stages.train import Teacher, TrainingFrames, example_frame
+from edgekit.compiler.stages.train import TrainingFrames, example_frame
 from edgekit.compiler.versions import versions
 from edgekit.compiler.workspace import Stage, file_digest
 from edgekit.schema.decode import encode
@@ -42,7 +43,6 @@ TAYLOR_BATCHES = 4
 NORM_BATCHES = 16
 """Batches that batch normalization is measured on after a cut."""
 _BATCH = 16
-_MOST_PROBES = 8
 _PROBE_FRAMES = 8
 """Calibration frames of a candidate that is only timed: ranges do not change its latency."""
 
@@ -55,14 +55,12 @@ class Cut:
         network: What is pruned.
         spec: The recipe's.
         round_to: Channel counts are multiples of this.
-        teacher: Whose answers the Taylor criterion's loss is about.
-        frames: Frames of `train` for that loss.
+        frames: Frames of `train`, for the Taylor criterion's loss and for batch normalization.
     """
 
     network: n.Network
     spec: PruneSpec
     round_to: int
-    teacher: Teacher
     frames: TrainingFrames
 
     def key(self) -> dict[str, object]:
@@ -73,7 +71,6 @@ class Cut:
             "scope": self.spec.scope,
             "max_ratio": self.spec.max_ratio,
             "round_to": self.round_to,
-            "teacher": self.teacher.graph.sha256,
             "frames": self.frames.key(),
             "versions": versions("torch", "torch-pruning", "timm", "torchvision", "numpy"),
         }
@@ -89,7 +86,7 @@ class Cut:
         return plan_pruning(module, example_frame(self.frames.input), settings, self.losses, Step(before=before))
 
     def losses(self, module: torch.nn.Module) -> Iterator[torch.Tensor]:
-        """Losses of a module on frames of `train`, one a batch: its divergence from the labels, which is what training will lower."""
+        """Losses of a module on frames of `train`, one a batch: its cross-entropy with the labels."""
         import torch
 
         from edgekit.compiler.distill.losses import hard_loss
@@ -134,18 +131,18 @@ class RatioStage(Stage[Ratio]):
         }
 
     def apply(self, folder: Path, progress: Progress) -> None:
-        from edgekit.compiler.prune.search_ratio import find_ratio
+        from edgekit.compiler.prune.search_ratio import MOST_PROBES, find_ratio
 
         probes: list[dict[str, object]] = []
 
         def share(ratio: float) -> float:
             measured, parameters = self._probe(ratio)
             probes.append({"ratio": ratio, "parameters": parameters, **encode(measured)})
-            progress.step(len(probes), _MOST_PROBES)
+            progress.step(len(probes), MOST_PROBES)
             progress.note(f"{ratio:.1%} of the channels out: {measured.share:.1%} of the unpruned INT8 latency on this host")
             return measured.share
 
-        found = find_ratio(share, self.cut.spec.latency_target, high=self.cut.spec.max_ratio, most=_MOST_PROBES)
+        found = find_ratio(share, self.cut.spec.latency_target, high=self.cut.spec.max_ratio)
         document = {"ratio": found.ratio, "share": found.share, "probes": probes, "host": timing.host_name()}
         (folder / RATIO).write_text(json.dumps(document, allow_nan=False))
 
@@ -166,11 +163,13 @@ class RatioStage(Stage[Ratio]):
             graph = LoadStage(source=source).ensures(folder)
             explain = ExplainStage(graph=graph, input=self.cut.frames.input)
             explain.apply(folder, Silent())
-            openvino_ptq.build_ir(explain.ensures(folder).path, RUNGS["ptq"], self.calibration[:_PROBE_FRAMES], folder, Silent())
+            explained = explain.ensures(folder)
+            openvino_ptq.build_ir(explained.path, RUNGS["ptq"], self.calibration[:_PROBE_FRAMES], folder, Silent())
             files = {"xml": folder / openvino_ptq.XML, "bin": folder / openvino_ptq.BIN}
-            artefact = Artefact(files=files, sha256="", precision="int8")
+            artefact = Artefact(files=files, sha256="", precision="int8", outputs=explained.outputs)
             frame = np.ascontiguousarray(self.calibration[:1])
-            measured = timing.latency_share(artefact, self.reference, (self.engine, self.engine), frame)
+            candidate_engine = dataclasses.replace(self.engine, outputs=explained.outputs)
+            measured = timing.latency_share(artefact, self.reference, (candidate_engine, self.engine), frame)
         return measured, sum(parameter.numel() for parameter in candidate.parameters())
 
     def ensures(self, folder: Path) -> Ratio:
@@ -207,9 +206,11 @@ class PruneStage(Stage[n.Network]):
 
             tensors = self.cut.frames.train.tensors
             rows = np.sort(np.random.default_rng(0).permutation(len(tensors))[: NORM_BATCHES * _BATCH])
-            for start in range(0, len(rows), _BATCH):
+            # A batch of one frame has no variance after pooling, and few frames should not count as many.
+            whole = len(rows) - len(rows) % _BATCH or len(rows)
+            for start in range(0, whole, _BATCH):
                 yield torch.from_numpy(normalize(np.asarray(tensors[rows[start : start + _BATCH]]), self.cut.frames.input))
-                progress.step(min(start + _BATCH, len(rows)), len(rows))
+                progress.step(min(start + _BATCH, whole), whole)
 
         return batches
 

@@ -111,7 +111,8 @@ class RoundedIrStage(Stage[Artefact]):
 
     def ensures(self, folder: Path) -> Artefact:
         files = {role: folder / name for role, name in FILES.items()}
-        return Artefact(files=files, sha256="-".join(file_digest(path) for path in files.values()), precision="int8", graph=self.graph)
+        digests = "-".join(file_digest(path) for path in files.values())
+        return Artefact(files=files, sha256=digests, precision="int8", outputs=self.graph.outputs, graph=self.graph)
 
 
 def make_artefact(stage: QatStage, workspace: Workspace) -> Artefact:

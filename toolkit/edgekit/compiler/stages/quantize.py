@@ -33,6 +33,7 @@ class Artefact:
         files: Role to file (see `EngineSpec.files`).
         sha256: Of all of them together.
         precision: Of the layers that are quantized, or of all where none is.
+        outputs: Number of logits.
         fallback: The layers that were left in float32 because they hurt most, for the report, JSON-ready: the rung that they were found in (`base`), the
             error of its outputs (`base_error`), and `layers` with `name`, `type` and the `error` that went when each alone went back to float32; None
             where no layer was left out for that.
@@ -43,6 +44,7 @@ class Artefact:
     files: Mapping[str, Path]
     sha256: str
     precision: str
+    outputs: int
     fallback: Mapping[str, object] | None = None
     graph: ExplainedGraph | None = None
     training: tuple[Mapping[str, object], ...] = ()
@@ -96,4 +98,5 @@ class QuantizeStage(Stage[Artefact]):
             files=files,
             sha256="-".join(file_digest(path) for path in files.values()),
             precision="int8" if RUNGS[self.rung].quantize else "f32",
+            outputs=self.graph.outputs,
         )

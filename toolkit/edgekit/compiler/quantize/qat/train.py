@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edgekit.catalog.compress import QatSpec
 from edgekit.compiler.distill.settings import History, TrainData, TrainSettings
 from edgekit.compiler.load.source import normalize
+from edgekit.compiler.processes import launched
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.quantize.qat import calibrate
 from edgekit.compiler.quantize.qat.export import export
@@ -150,21 +151,21 @@ def describe(network: QuantizedNetwork) -> list[dict[str, Any]]:
 
 
 def _start(network: QuantizedNetwork, spec: InputSpec, frames: NDArray[np.uint8], path: Path, progress: Progress) -> None:
-    """Calibrates, or takes up what was calibrated before."""
+    """Calibrates, or takes up what was calibrated before; of several processes the first does, and all start from the same."""
     import torch
     from safetensors.torch import load_file
-
-    if path.is_file():
-        network.load_state_dict(load_file(path))
-        return
-    if not len(frames):
-        raise DataError("there are no calibration frames", hint="the manifest's split column names them")
 
     def taken(part: slice) -> torch.Tensor:
         return torch.from_numpy(normalize(np.asarray(frames[part]), spec))
 
-    calibrate.calibrate(network, taken, len(frames), progress)
-    _save(network, path)
+    processes = launched()
+    if processes.is_main and not path.is_file():
+        if not len(frames):
+            raise DataError("there are no calibration frames", hint="the manifest's split column names them")
+        calibrate.calibrate(network, taken, len(frames), progress)
+        _save(network, path)
+    processes.wait()
+    network.load_state_dict(load_file(path))
 
 
 def _save(network: QuantizedNetwork, path: Path) -> None:

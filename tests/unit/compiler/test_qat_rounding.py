@@ -309,6 +309,16 @@ def test_the_ir_holds_int8_weights(tmp_path):
     assert (tmp_path / "openvino.bin").stat().st_size < 0.4 * (tmp_path / "explained.onnx").stat().st_size
 
 
+def test_the_ir_says_a_pair_in_one_operator(tmp_path):
+    """A FakeQuantize a rounded value, a product a rounded weight and one for std; the only difference is that of mean."""
+    network, taken, _ = exported(tmp_path)
+    explained(tmp_path, taken)
+    openvino_qdq.build_ir(tmp_path / "explained.onnx", tmp_path)
+    kinds = [operation.get_type_name() for operation in load_library().Core().read_model(str(tmp_path / "openvino.xml")).get_ordered_ops()]
+    weights = sum(isinstance(part, WeightQuantizer) for part in network.modules())
+    assert (kinds.count("FakeQuantize"), kinds.count("Multiply"), kinds.count("Subtract")) == (len(network.values()), weights + 1, 1)
+
+
 def test_a_pair_that_openvino_reads_otherwise_is_refused(tmp_path):
     """A FakeQuantize of NNCF's, say."""
     library = load_library()

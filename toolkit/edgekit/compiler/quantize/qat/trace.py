@@ -108,7 +108,7 @@ def _only(output: object) -> Any:
 
 
 def _make_functional(node: torch.fx.Node) -> None:
-    """`relu_(x)` becomes `relu(x)`; what is read from x afterwards is read from the result."""
+    """`relu_(x)` becomes `relu(x)`; the record already reads the result wherever the classifier read x afterwards."""
     import torch
 
     name = operator(node)
@@ -117,14 +117,6 @@ def _make_functional(node: torch.fx.Node) -> None:
     # From relu_.default to relu.default.
     overload = cast("Any", node.target)._overloadname  # noqa: SLF001 - has no public name
     node.target = getattr(getattr(torch.ops.aten, name[:-1]), overload)
-    later, passed = set(), False
-    for other in node.graph.nodes:
-        passed = passed or other is node
-        if passed and other is not node:
-            later.add(other)
-    written = node.args[0]
-    if isinstance(written, torch.fx.Node):
-        written.replace_all_uses_with(node, delete_user_cb=lambda user: user in later)
 
 
 def _leave_out_dropout(node: torch.fx.Node) -> None:

@@ -305,7 +305,7 @@ _DOCUMENT = {
     ],
     "roc": _roc(),
     "reliability": _reliability(),
-    "mcnemar": {"test": "clustered", "harmful": 5, "helpful": 4, "p_value": 0.8145},
+    "mcnemar": {"test": "clustered", "unit": "frames", "harmful": 5, "helpful": 4, "p_value": 0.8145},
     "operating_point": [
         {
             "label": "malignant",

@@ -24,6 +24,7 @@ SECTIONS = {
     "3.5": manifest.Decision,
     "3.6": manifest.CamSpec,
     "3.7": manifest.GoldenSpec,
+    "3.8": manifest.Gate,
 }
 
 

@@ -37,6 +37,9 @@ def test_the_tiny_manifest_is_valid():
     assert serialize(parse(data, where="x")) == data
 
 
+# As the tiny manifest has it, without what the cases state.
+GATE = {key: value for key, value in tiny_table()["acceptance"][0].items() if key not in {"passed", "status"}}
+
 CONTRADICTIONS = [
     ("name", "", "name '' must be"),
     ("name", "a/b", "name 'a/b' must be"),
@@ -84,7 +87,11 @@ CONTRADICTIONS = [
     ("golden.tolerance", {"openvino": -0.1}, "tolerance of 'openvino' must not be negative"),
     ("golden", {"frames": "golden/frames.npy", "logits": {}, "tolerance": {}}, "golden has logits of [] for the engines ['openvino']"),
     ("acceptance.0.name", "", "gate has no name"),
-    ("acceptance.0.passed", False, "accepted is true, but a gate was not passed"),
+    ("acceptance.0", {**GATE, "passed": False, "status": "failed"}, "accepted is true, but a gate was not passed"),
+    ("acceptance.0", {**GATE, "passed": False, "status": "passed"}, "has the status 'passed', but passed is false"),
+    ("acceptance.0", {**GATE, "passed": False, "status": "not demonstrated"}, "has the status 'not demonstrated', but passed is false"),
+    ("acceptance.0", {**GATE, "passed": True, "status": "failed"}, "has the status 'failed', but passed is true"),
+    ("acceptance.0.status", "worse", "'worse' is not known here"),
     ("sources", {"weights": "abc"}, "'weights' needs a sha256"),
     ("members.model/openvino.bin.sha256", "A" * 64, "64 lower-case hex"),
     ("members.model/openvino.bin.size_bytes", -1, "must not be negative"),
@@ -96,7 +103,7 @@ CONTRADICTIONS = [
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "says"), CONTRADICTIONS, ids=[f"{path}={json.dumps(value)[:30]}" for path, value, _ in CONTRADICTIONS]
+    ("path", "value", "says"), CONTRADICTIONS, ids=[f"{path}={json.dumps(value)[-30:]}" for path, value, _ in CONTRADICTIONS]
 )
 def test_contradictions_are_refused(path, value, says):
     """A value that no device could act on is refused, with its reason."""
@@ -140,9 +147,18 @@ def test_engines_must_have_the_same_number_of_outputs():
 
 def test_a_refused_model_may_say_so():
     """A bundle with a failed gate is valid where it is marked as not accepted."""
-    table = edited("acceptance.0.passed", False)
+    table = edited("acceptance.0", {**GATE, "passed": False})
     table["accepted"] = False
     assert not parse(manifest_bytes(table), where="x").accepted
+
+
+@pytest.mark.parametrize(
+    ("passed", "stated", "status"),
+    [(True, None, "passed"), (False, None, "failed"), (True, "not demonstrated", "not demonstrated"), (False, "failed", "failed")],
+)
+def test_a_gate_says_what_it_came_to(passed, stated, status):
+    """Let through on too few frames is a status of its own, and a status that is left out follows from `passed`."""
+    assert Gate(name="auc", value=0.0, bound=-0.01, passed=passed, status=stated).status == status
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])

@@ -13,6 +13,7 @@ from command_line import assert_refused, edgekit
 from device_bundles import MANY, frame, write_device_bundle
 from PIL import Image
 
+from edgekit.bundle.manifest import Gate
 from edgekit.catalog.recipe import load_recipe
 from edgekit.cli import compile as compile_command
 from edgekit.cli import doctor, run
@@ -67,6 +68,17 @@ def test_a_bundle_without_a_map(tmp_path, capfd):
     assert (line["cam"], line["overlay"], line["reason"]) == (None, None, "the head is not linear")
     assert "[the head is not linear]" in edgekit(capfd, "run", bundle, tmp_path / "x.png").out
     assert "none: the head is not linear" in edgekit(capfd, "inspect", bundle).out
+
+
+def test_a_gate_that_proved_nothing_is_not_called_passed(tmp_path, capfd):
+    """`inspect` says what each gate came to; let through on too few frames has words of its own."""
+    gates = tuple(
+        Gate(name=name, value=0.0, bound=0.05, passed=passed, status=status)
+        for name, passed, status in (("flips", True, "passed"), ("sensitivity", True, "not demonstrated"), ("specificity", False, None))
+    )
+    bundle = write_device_bundle(tmp_path / "x.edgekit", accepted=False, acceptance=gates)
+    found = re.findall(r"gate +(\w+): 0\.0000 against 0\.0500, (.*)", edgekit(capfd, "inspect", bundle).out)
+    assert found == [("flips", "passed"), ("sensitivity", "let through, not demonstrated"), ("specificity", "FAILED")]
 
 
 def test_the_peak_is_a_row_and_a_column(tmp_path, capfd):

@@ -82,7 +82,20 @@ def test_a_faithful_device_is_accepted(output, outputs):
     assert [entry["label"] for entry in document["operating_point"]] == list(
         output.labels if output.positive is None else (output.positive,)
     )
-    assert {entry["value"] for entry in document["subgroups"]} == {"linear", "convex"}
+    assert {part.value for part in found.subgroups} == {"linear", "convex"}
+    assert [part.column for part in found.skipped_columns] == ["file"]
+
+
+def test_what_travels_quotes_no_value_of_the_data_manifest():
+    """A bundle goes to every device: names of hospitals or of patients in the manifest's further columns stay in the report."""
+    found = judge(AcceptSpec(max_subgroup_flips=0.0), evidence(noise=0.3), replicates=FEW)
+    (gate,) = [gate for gate in found.gates if gate.name == "subgroup_flips"]
+    assert "probe = " in gate.explanation
+    text = json.dumps(found.to_json())
+    assert not any(word in text for word in ("linear", "convex", "probe"))
+    travelling = {entry["name"]: entry for entry in found.to_json()["gates"]}
+    assert (travelling["subgroup_flips"]["status"], travelling["subgroup_flips"]["value"]) == (gate.status, gate.value)
+    assert travelling["flips"]["explanation"] == found.gates[2].explanation
 
 
 def test_temperature_and_thresholds_are_those_of_val():

@@ -196,6 +196,25 @@ def test_equal_models_differ_by_nothing():
     found = paired_auc_difference(binary(scores[0], truth), binary(scores[0], truth), groups=names(groups))
     assert (found.difference, found.lower_bound, found.standard_error, found.method) == (0, 0, 0, "bootstrap")
     assert "variance is zero" in found.reason
+    fewest = min(truth.sum(), (~truth).sum())
+    assert (found.fewest_groups, found.undetected) == (fewest, pytest.approx(1 - 0.025 ** (1 / fewest)))
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_one_group_gives_no_bound(shift):
+    """However many frames one patient has, their difference is known and how far chance could move it is not."""
+    scores, truth, _ = readings(3)
+    found = paired_auc_difference(binary(scores[0], truth), binary(scores[1] * (1 - shift), truth), groups=["p"] * len(truth))
+    assert found.difference == pytest.approx(roc_auc_score(truth, scores[1]) - roc_auc_score(truth, scores[0]))
+    assert (found.lower_bound, found.standard_error, found.method, found.reason) == (None, None, "undefined", "all frames are of one group")
+
+
+def test_a_spread_leaves_nothing_to_be_added():
+    """Where groups differ the bound is the interval's, with few groups too."""
+    for world in ({"frames": 60}, {"frames": 90, "per_group": 10}):
+        scores, truth, groups = readings(5, ties=False, **world)
+        found = paired_auc_difference(binary(scores[0], truth), binary(scores[1], truth), groups=names(groups))
+        assert (found.undetected, found.fewest_groups is None) == (None, False)
 
 
 def test_two_perfect_models_are_bootstrapped():
@@ -342,3 +361,34 @@ def test_a_truly_inferior_device_is_rarely_accepted_at_length(world):
     """The same with a chance error of a quarter of a per cent."""
     runs = 4000
     assert acceptance(runs, 400, **world) <= 0.025 + 3 * np.sqrt(0.025 * 0.975 / runs)
+
+
+def falling(random, *, each, moves):
+    """Two readings of `each` patients of either outcome at an AUC of 0.995; on the device each positive falls below all others with 1 %."""
+    truth = np.arange(2 * each) < each
+    reference = np.sqrt(2) * NormalDist().inv_cdf(0.995) * truth + random.normal(size=2 * each)
+    device = reference + moves * random.normal(size=2 * each)
+    device[(random.random(2 * each) < 0.01) & truth] = -20
+    return [binary(1 / (1 + np.exp(-reading)), truth) for reading in (reference, device)], names(range(2 * each))
+
+
+FALLS = {
+    # (patients of each outcome, how far every frame moves besides): (share let through, share of it that is called passed), both as simulated.
+    "nothing-else-changes": (100, 0.0, 0.37, 0.0),
+    "every-frame-moves-a-little": (100, 0.05, 0.37, 0.98),
+    "thirty-patients": (30, 0.0, 0.74, 0.0),
+    "three-hundred-patients": (300, 0.0, 0.05, 0.0),
+}
+
+
+@pytest.mark.parametrize(("each", "moves", "through", "called_passed"), FALLS.values(), ids=FALLS)
+def test_rare_falls_are_let_through_as_often_as_the_split_holds_none(each, moves, through, called_passed):
+    """A limit that `docs/evaluation.md` states: 0.99^n of the splits hold no fall; where nothing else changes either, the gate is not called passed."""
+    random, found = np.random.default_rng(17), []
+    for _ in range(300):
+        readings, groups = falling(random, each=each, moves=moves)
+        difference = paired_auc_difference(*readings, groups=groups, replicates=100)
+        found.append(apply_gates(AcceptSpec(auc_margin=0.01), difference, NOTHING)[0].status)
+    accepted = [status for status in found if status != "failed"]
+    assert len(accepted) / 300 == pytest.approx(through, abs=0.09)
+    assert accepted.count("passed") / len(accepted) == pytest.approx(called_passed, abs=0.06)

@@ -10,7 +10,7 @@ from edgekit.evaluation.further_gates import Budgets, budget_gates, ece_gate, ne
 from edgekit.evaluation.metrics import Outcomes, calibration_error
 from edgekit.evaluation.paired import Flips
 from edgekit.evaluation.proportions import OperatingPoint, paired_difference
-from edgekit.evaluation.subgroups import Subgroup
+from edgekit.evaluation.subgroups import SkippedColumn, Subgroup, Subgroups
 from edgekit.schema.accept import AcceptSpec
 from edgekit.schema.model_io import OutputSpec
 
@@ -87,6 +87,30 @@ def test_too_few_frames_say_how_many_it_takes():
     assert f"{measured.frames_needed} test frames with 'p'" in gate.advice
 
 
+def test_a_sentence_claims_no_loss_within_the_margin_where_there_is_more():
+    """One lost frame of ten is 10 %: not counted, and not called less than the margin."""
+    gate = proportion_gates(AcceptSpec(), [point(sensitivity=part(10, lost=1))], new_network=False)[0]
+    assert gate.status == "not demonstrated"
+    assert "a single one is more than the margin" in gate.explanation
+    assert "no loss beyond the margin" not in gate.explanation
+    gate = proportion_gates(AcceptSpec(), [point(sensitivity=part(31))], new_network=False)[0]
+    assert "no loss beyond the margin either" in gate.explanation
+    gate = proportion_gates(AcceptSpec(), [point(sensitivity=part(15, lost=4))], new_network=False)[0]
+    assert (gate.status, "not demonstrated" in gate.explanation) == ("failed", False)
+
+
+@pytest.mark.parametrize(("required", "status"), [(False, "not demonstrated"), (True, "failed")])
+@pytest.mark.parametrize(("measured", "advice"), [(part(200), "test frames"), (part(31), "about 73 test frames")], ids=["proven", "few"])
+def test_a_label_without_frames_is_named_and_nothing_is_proven(measured, advice, required, status):
+    """What was not measured on one label is not demonstrated, however good the others are."""
+    points = [point("a", measured), point("b", part(0)), point("c", part(0))]
+    gate = proportion_gates(AcceptSpec(require_demonstrated=required), points, new_network=False)[0]
+    assert (gate.status, gate.value) == (status, measured.low)
+    assert "Not measured, because there are no frames with the label: 'b', 'c'." in gate.explanation
+    assert gate.advice.startswith(advice)
+    assert "test frames with 'b', 'c'" in gate.advice
+
+
 def test_the_worst_label_decides():
     """A loss comes before a lack of frames, and both before what is demonstrated, whatever their bounds."""
     points = [point("a", part(200)), point("b", part(10)), point("c", part(400, lost=24)), point("d", part(0))]
@@ -96,6 +120,10 @@ def test_the_worst_label_decides():
     assert "worst of 3 labels, of which 1 are demonstrated" in gate.explanation
 
 
+def subgroups(*found, skipped=()):
+    return Subgroups(found=found, skipped=tuple(SkippedColumn(column=column, reason=reason) for column, reason in skipped))
+
+
 def subgroup(value, frames, flipped, harmful=0):
     return Subgroup(column="probe", value=value, frames=frames, groups=frames, flips=flipped, harmful=harmful, helpful=0, upper=1.0)
 
@@ -103,27 +131,37 @@ def subgroup(value, frames, flipped, harmful=0):
 def test_subgroups():
     """The largest share among those with 50 frames; smaller ones are only reported."""
     spared, small = subgroup("linear", 100, 5), subgroup("phased", 49, 49)
-    gate = subgroup_gate(AcceptSpec(), [spared, small], new_network=False)
+    gate = subgroup_gate(AcceptSpec(), subgroups(spared, small), new_network=False)
     assert (gate.name, gate.value, gate.bound, gate.status) == ("subgroup_flips", 0.05, 0.05, "passed")
-    gate = subgroup_gate(AcceptSpec(), [spared, subgroup("convex", 50, 3, harmful=2), small], new_network=False)
+    gate = subgroup_gate(AcceptSpec(), subgroups(spared, subgroup("convex", 50, 3, harmful=2), small), new_network=False)
     assert (gate.value, gate.status) == (0.06, "failed")
     assert "probe = convex" in gate.explanation
     assert "2 harmful" in gate.explanation
 
 
 def test_subgroups_may_flip_as_much_as_all_frames():
-    """A recipe that allows 10 % everywhere allows it in each part."""
-    found = [subgroup("linear", 100, 8)]
+    """A recipe that allows 10 % everywhere allows it in each part, unless it states a limit of the parts: that stands."""
+    found = subgroups(subgroup("linear", 100, 8))
+    assert subgroup_gate(AcceptSpec(max_flips=0.1, max_subgroup_flips=0.07), found, new_network=False).bound == 0.07
+    assert subgroup_gate(AcceptSpec(max_subgroup_flips=0.0), found, new_network=True).status == "failed"
     assert subgroup_gate(AcceptSpec(), found, new_network=False).status == "failed"
     assert subgroup_gate(AcceptSpec(max_flips=0.1), found, new_network=False).status == "passed"
 
 
-@pytest.mark.parametrize("found", [[], [subgroup("linear", 49, 9)]])
+@pytest.mark.parametrize("found", [subgroups(), subgroups(subgroup("linear", 49, 9))])
 def test_without_large_subgroups_nothing_is_demonstrated(found):
     """The model is let through, and the report says that nobody looked."""
     gate = subgroup_gate(AcceptSpec(), found, new_network=False)
     assert (gate.value, gate.status, gate.passed) == (None, "not demonstrated", True)
     assert "could not be compared" in gate.explanation
+
+
+@pytest.mark.parametrize("found", [(), (subgroup("linear", 100, 1),)])
+def test_columns_that_were_not_compared_are_named(found):
+    """A column of fifteen sites must not look as if it had been looked at."""
+    gate = subgroup_gate(AcceptSpec(), subgroups(*found, skipped=[("site", "15 values, more than 12")]), new_network=False)
+    assert "Columns that were not compared: site (15 values, more than 12)." in gate.explanation
+    assert "not compared" not in subgroup_gate(AcceptSpec(), subgroups(*found), new_network=False).explanation
 
 
 def ece(difference, low, chance=0.01):

@@ -113,7 +113,7 @@ def test_the_defaults_are_the_documented_ones():
         max_harmful_flips=0.01,
         max_flips=None,
         max_net_harm=0.005,
-        max_subgroup_flips=0.05,
+        max_subgroup_flips=None,
         subgroup_minimum=50,
         max_ece_increase=0.02,
         max_latency_ms=None,
@@ -152,6 +152,48 @@ def test_a_limit_that_the_frames_cannot_resolve_is_said():
     assert gate.status == "failed"
     assert "a single one is more than that" in gate.explanation
     assert "more test frames" in gate.advice
+
+
+def unchanged(groups, change=0.0):
+    return AucDifference(
+        reference_auc=0.99,
+        device_auc=0.99 + change,
+        difference=change,
+        standard_error=0.0,
+        lower_bound=change,
+        method="bootstrap",
+        reason="DeLong's variance is zero",
+        fewest_groups=groups,
+        undetected=1 - 0.025 ** (1 / groups),
+    )
+
+
+@pytest.mark.parametrize(("groups", "status"), [(12, "not demonstrated"), (367, "not demonstrated"), (368, "passed"), (5000, "passed")])
+def test_frames_on_which_nothing_changed_prove_as_much_as_there_are_groups(groups, status):
+    """No bound of +0.0000: what may have fallen unseen is in the value, and too few groups are said, with how many it takes."""
+    gate = apply_gates(AcceptSpec(), unchanged(groups), flips())[0]
+    assert (gate.status, gate.passed) == (status, True)
+    assert gate.value == pytest.approx(0.025 ** (1 / groups) - 1)
+    assert "Nothing changed the AUC on these frames" in gate.explanation
+    assert ("would take 368 groups" in gate.explanation, "368 groups" in gate.advice) == ((status != "passed"),) * 2
+    required = apply_gates(AcceptSpec(require_demonstrated=True), unchanged(groups), flips())[0]
+    assert required.status == ("passed" if status == "passed" else "failed")
+
+
+def test_a_change_that_every_group_shares_is_counted_too():
+    """Alike is not small: a loss beyond the margin fails, one within it takes more groups."""
+    assert apply_gates(AcceptSpec(), unchanged(5000, -0.02), flips())[0].status == "failed"
+    gate = apply_gates(AcceptSpec(), unchanged(500, -0.005), flips())[0]
+    assert (gate.status, gate.value) == ("not demonstrated", pytest.approx(-0.005 - (1 - 0.025 ** (1 / 500))))
+    assert "736 groups" in gate.explanation
+    assert "Every group changed the AUC alike, by -0.0050 in all" in gate.explanation
+
+
+def test_one_group_is_refused_with_the_reason():
+    """A known difference without a bound shows nothing."""
+    gate = apply_gates(AcceptSpec(), difference(None, "all frames are of one group"), flips())[0]
+    assert (gate.value, gate.status) == (None, "failed")
+    assert "because all frames are of one group" in gate.explanation
 
 
 def test_status_and_passed_agree():

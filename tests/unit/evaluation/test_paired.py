@@ -87,6 +87,17 @@ def test_agreement_equals_its_definition(output, outputs, temperature):
     assert found.max_abs_logit == pytest.approx(np.abs(raw[0] - raw[1]).max(), rel=1e-6)
 
 
+def test_each_side_is_read_with_its_own_outputs_and_temperature():
+    """One logit z at temperature 2 is two logits (−z/2, z/2) at temperature 1: the same probabilities, although the raw logits differ."""
+    z = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32)
+    reference, device = logits_by_label(z, BINARY), np.concatenate([-z, z], axis=1) / 4
+    found = agreement(reference, device, BINARY, outputs=1, temperature=2.0, device_outputs=2, device_temperature=1.0)
+    assert (found.mean_kl, found.mean_abs_probability) == pytest.approx((0, 0), abs=1e-7)
+    assert found.max_abs_logit == pytest.approx(0.75 * np.abs(z).max())
+    assert agreement(reference, device, BINARY, outputs=1, temperature=2.0, device_outputs=2).mean_kl > 1e-3
+    assert agreement(reference, device, BINARY, outputs=1, temperature=2.0, device_temperature=1.0).mean_kl > 1e-3
+
+
 @pytest.mark.parametrize(("output", "outputs"), [(MULTICLASS, 3), (MULTILABEL, 3)])
 def test_extreme_logits_stay_finite(output, outputs):
     """A probability that rounds to 0 still has a logarithm."""

@@ -91,6 +91,9 @@ STATUSES = {
     "more-than-the-margin": (changed(200, lost=12), "worse"),
     "clearly-more": (changed(200, lost=60), "worse"),
     "one-of-ten": (changed(10, lost=1, wrong=1), "not demonstrated"),
+    "one-of-ten-net": (changed(10, lost=2, gained=1, wrong=1), "not demonstrated"),
+    "two-of-ten": (changed(10, lost=2, wrong=1), "worse"),
+    "four-of-nineteen": (changed(19, lost=4, wrong=1), "worse"),
     "nine-of-ten": (changed(10, lost=9, wrong=1), "worse"),
     "better": (changed(200, lost=0, gained=12), "demonstrated"),
 }
@@ -98,7 +101,7 @@ STATUSES = {
 
 @pytest.mark.parametrize(("case", "status"), STATUSES.values(), ids=STATUSES)
 def test_statuses(case, status):
-    """Margin 0.05: the bound clears it, the frames cannot tell, or the loss is larger; one frame of ten is no evidence of a loss."""
+    """Margin 0.05: the bound clears it, the frames cannot tell, or the loss is larger; one frame of ten is no evidence of a loss, two are."""
     found = paired_difference(*case, margin=0.05)
     assert found.status == status
     assert (found.lower_bound > -0.05) == (status == "demonstrated")

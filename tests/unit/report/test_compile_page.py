@@ -303,12 +303,27 @@ def test_the_difference_names_its_bound_its_method_and_its_reason():
     difference = HARMED.document["auc_difference"]
     assert difference["method"] == "delong"
     assert f"Lower bound (one-sided, 97.5 %) {minus(difference['lower_bound'], 4)} Method paired DeLong" in found
+    assert f"Standard errors to the bound {difference['quantile']:.2f}" in found
+    assert "cannot show" not in found
     assert f"AUC, FP32 → device {difference['reference_auc']:.4f} → {difference['device_auc']:.4f}" in found
     few = Proven(frames=12)
     assert few.document["auc_difference"]["method"] == "bootstrap"
     found = part(few.page(), "Difference, frame by frame")
-    assert "bootstrap over groups" in found
+    assert "the lower of a paired bootstrap's percentile over groups and DeLong's bound with Student's quantile" in found
+    assert "Standard errors to the bound" not in found
     assert few.document["auc_difference"]["reason"] in found
+
+
+def test_a_difference_without_spread_has_no_bound_of_nothing():
+    """Equal models: what sixty patients may hide is taken off the bound, and said."""
+    same = Proven(noise=0.0)
+    difference = same.document["auc_difference"]
+    assert difference["lower_bound"] == 0
+    found = part(same.page(), "Difference, frame by frame")
+    hidden = 1 - 0.025 ** (1 / difference["fewest_groups"])
+    assert f"Lower bound (one-sided, 97.5 %) {minus(-hidden, 4)}" in found
+    assert f"of the {difference['fewest_groups']} groups of the rarer outcome none fell, so up to {100 * hidden:.2f} %" in found
+    assert "Not demonstrated" in same.page()
 
 
 def test_what_is_undefined_is_said_and_not_drawn():

@@ -181,6 +181,17 @@ def test_the_three_results_have_three_colours(status, color):
     assert re.search(rf"var\(--{color}\)[^>]*>{status}<", operating.operating_section(document)[0].text)
 
 
+def test_the_threshold_is_not_what_the_device_answers_by():
+    """Said where there is a threshold and one answer; several labels are answered by it."""
+    said = "The device's label is the most probable one and does not use this threshold"
+    document = full_document()
+    assert said in words(operating.operating_section(document))
+    assert said not in words(operating.operating_section(full_document(task="multilabel")))
+    for item in document["operating_point"]:
+        item["threshold"] = None
+    assert said not in words(operating.operating_section(document))
+
+
 def test_a_figure_that_is_undefined_is_in_the_table_and_not_in_the_chart():
     """No positives on test: undefined, and no dot at zero; a label that is judged by its answer says so."""
     document = full_document()
@@ -264,7 +275,9 @@ def test_names_that_are_cut_alike_stay_apart():
 def test_mcnemar_is_reported_with_what_it_does_not_prove():
     """Counts, p and method, and no claim of equality; without it nothing is said."""
     said = words(flips.flips_section(full_document(), {}))
-    assert "5 harmful against 4 helpful: p = 0.81 (McNemar's exact test over whole groups" in said
+    assert "5 harmful against 4 helpful frames: p = 0.81 (McNemar's exact test over whole groups" in said
+    assert "two-sided). It asks whether as many answers became wrong as right" in said
+    assert "helpful labels of frames: p" in words(flips.flips_section(full_document(mcnemar__unit="labels of frames"), {}))
     assert "does not prove" in said
     assert "p = undefined" in words(flips.flips_section(full_document(mcnemar__p_value=None), {}))
     assert "harmful against" not in words(flips.flips_section(full_document(mcnemar=None), {}))
@@ -287,6 +300,16 @@ def test_a_flipped_frame_stands_beside_its_maps_before_and_after():
     assert some.count("<img") == len(cards) + 2
     assert compile_page.render(document, frames, None) == compile_page.render(document, frames)
     assert "<span>frame</span>" not in compile_page.render(document, frames)
+
+
+def test_the_caption_names_the_label_that_the_maps_are_of():
+    """Of several labels, the one that changed; nothing without maps, and nothing where each side shows its own answer."""
+    document = full_document()
+    frames, overlays = report_documents.frames_and_overlays()
+    assert "map of " not in words(flips.flips_section(document, frames, overlays))
+    document["flips"][0]["cam_label"] = "cyst"
+    assert words(flips.flips_section(document, frames, overlays)).count("map of cyst") == 1
+    assert "map of " not in words(flips.flips_section(document, frames))
 
 
 def test_the_map_says_how_near_it_stays_to_the_trained_models():

@@ -83,6 +83,18 @@ def test_a_step_that_was_not_measured_is_said_so():
     assert "None" not in words(markup)
 
 
+def test_a_figure_that_no_step_has_is_no_column():
+    """Parameters are counted for some compiles; of others the table has no column of gaps."""
+    document = full_document()
+    assert "parameters AUC, val" in words(steps.steps_section(document))
+    document["steps"] = [dict(item, parameters=None) for item in document["steps"]]
+    found = steps.steps_section(document)
+    assert "size, MiB AUC, val" in words(found)
+    rows = drawn(found).findall(".//tr")
+    assert len(rows) == 1 + len(document["steps"])
+    assert {len(list(row)) for row in rows} == {5}
+
+
 def test_an_auc_is_a_place_beside_the_teachers():
     """Dots, not bars from zero; a higher AUC lies further right; the teacher's is marked in every row."""
     document = full_document()

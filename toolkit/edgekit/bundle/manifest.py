@@ -163,16 +163,20 @@ class GoldenSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """One acceptance gate as it was measured: `value` against `bound`."""
+    """One acceptance gate as it was measured, `value` against `bound`; a `status` that is left out is passed or failed, as `passed` says."""
 
     name: str
     value: float | None
     bound: float
     passed: bool
+    status: Literal["passed", "failed", "not demonstrated"] | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("a gate has no name")
+        object.__setattr__(self, "status", self.status or ("passed" if self.passed else "failed"))
+        if self.passed != (self.status != "failed"):
+            raise ValueError(f"the gate {self.name!r} has the status {self.status!r}, but passed is {str(self.passed).lower()}")
         if not math.isfinite(self.bound) or (self.value is not None and not math.isfinite(self.value)):
             raise ValueError(f"value and bound of the gate {self.name!r} must be finite; a figure that could not be measured is null")
 
@@ -373,8 +377,7 @@ def _bounded_int(text: str) -> int:
 
 
 def _bounded_float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
+    if not math.isfinite(value := float(text)):
         raise ValueError(f"the number {text[:40]} is not one a field can hold")
     return value
 
@@ -385,8 +388,7 @@ def _check_slug(what: str, text: str) -> None:
 
 
 def _check_unique(what: str, names: Iterable[str]) -> None:
-    listed = list(names)
-    if not listed:
+    if not (listed := list(names)):
         raise ValueError(f"{what} is empty")
     if len(set(listed)) != len(listed):
         raise ValueError(f"{what} names one twice: {listed}")

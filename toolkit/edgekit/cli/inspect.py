@@ -8,6 +8,8 @@ import typer
 
 from edgekit.cli.console import print_json, say
 
+_RESULTS = {"passed": "passed", "failed": "FAILED", "not demonstrated": "let through, not demonstrated"}
+
 
 def inspect(
     bundle: Path = typer.Argument(metavar="BUNDLE", help="A bundle (.edgekit)."),
@@ -41,6 +43,6 @@ def inspect(
     )
     for gate in manifest.acceptance:
         value = "not computable" if gate.value is None else f"{gate.value:.4f}"
-        say(f"  gate        {gate.name}: {value} against {gate.bound:.4f}, {'passed' if gate.passed else 'FAILED'}")
+        say(f"  gate        {gate.name}: {value} against {gate.bound:.4f}, {_RESULTS[gate.status or 'failed']}")
     for name, member in sorted(manifest.members.items()):
         say(f"  member      {name}  {member.size_bytes} bytes  {member.sha256[:16]}…")

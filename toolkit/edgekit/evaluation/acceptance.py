@@ -22,14 +22,22 @@ from edgekit.evaluation import decision
 from edgekit.evaluation.delong import AucDifference, paired_auc_difference
 from edgekit.evaluation.ece_difference import EceDifference, paired_ece_difference
 from edgekit.evaluation.evaluate import Evaluation, evaluate
-from edgekit.evaluation.further_gates import Budgets, budget_gates, ece_gate, net_harm_gate, proportion_gates, subgroup_gate
+from edgekit.evaluation.further_gates import (
+    QUOTES_THE_DATA,
+    Budgets,
+    budget_gates,
+    ece_gate,
+    net_harm_gate,
+    proportion_gates,
+    subgroup_gate,
+)
 from edgekit.evaluation.gates import GateResult, apply_gates
 from edgekit.evaluation.intervals import REPLICATES
 from edgekit.evaluation.mcnemar import McNemar, mcnemar
 from edgekit.evaluation.metrics import Outcomes
 from edgekit.evaluation.paired import Flips, compare_answers
 from edgekit.evaluation.proportions import OperatingPoint, operating_points
-from edgekit.evaluation.subgroups import Subgroup, find_subgroups
+from edgekit.evaluation.subgroups import SkippedColumn, Subgroup, find_subgroups
 from edgekit.evaluation.temperature import Temperature, calibration_error_at, fit_temperature, keep_temperature
 from edgekit.evaluation.thresholds import FrozenThresholds, choose_thresholds
 from edgekit.schema.accept import AcceptSpec
@@ -123,6 +131,7 @@ class Acceptance:
         mcnemar: McNemar's test of them.
         operating_point: Sensitivity and specificity, by label.
         subgroups: Flips by the manifest's further columns.
+        skipped_columns: Further columns that make no subgroups, and why.
         ece: Calibration errors.
         ece_difference: Their paired difference.
     """
@@ -139,6 +148,7 @@ class Acceptance:
     mcnemar: McNemar
     operating_point: tuple[OperatingPoint, ...]
     subgroups: tuple[Subgroup, ...]
+    skipped_columns: tuple[SkippedColumn, ...]
     ece: CalibrationErrors
     ece_difference: EceDifference
 
@@ -158,10 +168,14 @@ class Acceptance:
         return self.frozen.thresholds
 
     def to_json(self) -> dict[str, Any]:
-        """Aggregate figures only, JSON-ready: no frame and no file is named."""
+        """Aggregate figures only, JSON-ready, as they travel in a bundle.
+
+        No frame and no file is named, and no value of the data manifest's further columns: `subgroups` and the sentences that quote them are for the
+        report beside the bundle.
+        """
         return {
             "accepted": self.accepted,
-            "gates": encode(self.gates),
+            "gates": [_travelling(gate) for gate in self.gates],
             "temperatures": encode(self.temperatures),
             "thresholds": encode(self.frozen),
             "reference": self.reference.to_json(),
@@ -175,7 +189,6 @@ class Acceptance:
             },
             "mcnemar": encode(self.mcnemar),
             "operating_point": encode(self.operating_point),
-            "subgroups": encode(self.subgroups),
             "ece": encode(self.ece),
             "ece_difference": encode(self.ece_difference),
         }
@@ -225,7 +238,8 @@ def judge(spec: AcceptSpec, evidence: Evidence, *, replicates: int = REPLICATES,
         flips=flips,
         mcnemar=mcnemar(before, after, groups=groups),
         operating_point=points,
-        subgroups=subgroups,
+        subgroups=subgroups.found,
+        skipped_columns=subgroups.skipped,
         ece=_calibration_errors(evidence, calibration),
         ece_difference=calibration,
     )
@@ -257,6 +271,13 @@ def freeze(evidence: Evidence) -> tuple[Temperatures, FrozenThresholds]:
     reference, frozen = freeze_reference(val.reference, val.truth, output, outputs=_reference_outputs(evidence))
     device = device_temperature(val.device, val.truth, output, outputs=evidence.outputs, reference=reference)
     return Temperatures(reference=reference, device=device), frozen
+
+
+def _travelling(gate: GateResult) -> dict[str, Any]:
+    found: dict[str, Any] = encode(gate)
+    if gate.name in QUOTES_THE_DATA:
+        found["explanation"] = "The report beside the bundle says more."
+    return found
 
 
 def _reference_outputs(evidence: Evidence) -> int:

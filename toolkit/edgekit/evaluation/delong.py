@@ -14,15 +14,20 @@ Rules this file keeps:
    K events (Byar's approximation, Breslow & Day 1987) for the K equally heavy losses that have the same skewness, 1 / √K.
 5. Where that variance says nothing (it is zero, as when both AUCs are 1, or a label has too few groups) the bound is the percentile of a paired
    bootstrap over groups, and `method` and `reason` say so. With few groups that percentile is too narrow; the lower of the two bounds then counts.
+   One group alone, however many frames it has, gives no bound.
+6. With a variance of zero the bound is about these frames only: nothing differs among them, and rare falls may be in none of them. `undetected` says how
+   many groups may still fall: the exact one-sided 97.5 % bound of no event among the groups of the rarer outcome of a label, 1 − 0.025^(1/n) (Clopper &
+   Pearson 1934). A frame that falls past all others costs its own share of the AUC and no more, so the AUC may be that much lower, whichever outcome falls.
 
-A difference of 0 in every replicate gives the bound 0: it proves that nothing changed on these frames, not that nothing can.
+What it does not prove: where losses are rare and every frame moves a little, the variance is that of the little moves, and the bound knows nothing of losses
+that no frame of the split shows.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Literal
 
@@ -54,14 +59,16 @@ class AucDifference:
     """ΔAUC = device − reference.
 
     Attributes:
-        reference_auc: None where it is undefined (an outcome is missing); then everything else is None too.
+        reference_auc: None where it is undefined (an outcome is missing); then everything below is None too.
         device_auc: The same of the device.
         difference: Device − reference.
         standard_error: Of the difference.
-        lower_bound: Of the one-sided 97.5 % interval; None also where fewer than 95 % of the bootstrap's replicates define an AUC.
+        lower_bound: Of the one-sided 97.5 % interval; None also for a single group, and where fewer than 95 % of the bootstrap's replicates define an AUC.
         method: How the bound was found.
         reason: Why it is not DeLong's; empty where it is.
         quantile: Standard errors between difference and bound (rule 4); None where the bound is not DeLong's.
+        fewest_groups: Groups of the rarer outcome, of the label that has fewest.
+        undetected: Share of groups that may still fall although none did (rule 6); None where the variance is not zero.
     """
 
     reference_auc: float | None
@@ -72,6 +79,8 @@ class AucDifference:
     method: Method
     reason: str
     quantile: float | None = None
+    fewest_groups: int | None = None
+    undetected: float | None = None
 
 
 def paired_auc_difference(
@@ -93,42 +102,47 @@ def paired_auc_difference(
     """
     if reference.output != device.output or not np.array_equal(reference.truth, device.truth) or len(groups) != len(device.truth):
         raise ValueError("reference and device are not about the same frames and labels")
-    columns = reference.judged_labels
+    columns, index = reference.judged_labels, group_indices(groups)
     truth = reference.truth[:, columns]
     if not len(columns) or not truth.any(axis=0).all() or truth.all(axis=0).any():
         return _undefined("a label has only one outcome among these frames")
-    index = group_indices(groups)
 
     def aucs(weights: Floats) -> dict[str, Floats]:
         return {"reference": _macro_auc(reference, columns, weights), "device": _macro_auc(device, columns, weights)}
 
     plain = aucs(np.ones((1, len(truth))))
     difference = float(plain["device"][0] - plain["reference"][0])
+    known = {"reference_auc": float(plain["reference"][0]), "device_auc": float(plain["device"][0]), "difference": difference}
+    no_bound = _undefined("all frames are of one group", **known)
+    if not index.any():
+        return no_bound
     fewest = min(len(np.unique(index[side])) for label in truth.T for side in (label, ~label))
-    error, bound, quantile = None, None, None
+    bound = None
     if fewest >= 2:
         parts = _Contributions.of(reference.probability[:, columns], device.probability[:, columns], truth, index)
         if (variance := parts.variance()) > _LEAST_VARIANCE:
-            error, quantile = float(np.sqrt(variance)), parts.quantile(fewest)
-            bound = difference - quantile * error
-    method: Method = "delong"
-    reason = ""
-    if bound is None or fewest < FEWEST_GROUPS:
-        method = "bootstrap"
-        reason = f"one outcome of a label has only {fewest} groups" if fewest < FEWEST_GROUPS else "DeLong's variance is zero"
-        draws = bootstrap(aucs, index, replicates=replicates, seed=seed)
-        error, drawn = _percentile_bound(draws["device"] - draws["reference"])
-        bound = drawn if bound is None or drawn is None else min(drawn, bound)
-        quantile = None
-    return AucDifference(
-        reference_auc=float(plain["reference"][0]),
-        device_auc=float(plain["device"][0]),
-        difference=difference,
+            quantile = parts.quantile(fewest)
+            bound = difference - quantile * math.sqrt(variance)
+            if fewest >= FEWEST_GROUPS:
+                return replace(
+                    no_bound,
+                    standard_error=math.sqrt(variance),
+                    lower_bound=bound,
+                    method="delong",
+                    reason="",
+                    quantile=quantile,
+                    fewest_groups=fewest,
+                )
+    draws = bootstrap(aucs, index, replicates=replicates, seed=seed)
+    error, drawn = _percentile_bound(draws["device"] - draws["reference"])
+    return replace(
+        no_bound,
         standard_error=error,
-        lower_bound=bound,
-        method=method,
-        reason=reason,
-        quantile=quantile,
+        lower_bound=drawn if bound is None or drawn is None else min(drawn, bound),
+        method="bootstrap",
+        reason=f"one outcome of a label has only {fewest} groups" if fewest < FEWEST_GROUPS else "DeLong's variance is zero",
+        fewest_groups=fewest,
+        undetected=1 - (1 - ONE_SIDED_CONFIDENCE) ** (1 / fewest) if bound is None and drawn is not None else None,
     )
 
 
@@ -228,7 +242,15 @@ def _midranks(values: Floats) -> Floats:
     return ranks
 
 
-def _undefined(reason: str) -> AucDifference:
+def _undefined(
+    reason: str, *, reference_auc: float | None = None, device_auc: float | None = None, difference: float | None = None
+) -> AucDifference:
     return AucDifference(
-        reference_auc=None, device_auc=None, difference=None, standard_error=None, lower_bound=None, method="undefined", reason=reason
+        reference_auc=reference_auc,
+        device_auc=device_auc,
+        difference=difference,
+        standard_error=None,
+        lower_bound=None,
+        method="undefined",
+        reason=reason,
     )

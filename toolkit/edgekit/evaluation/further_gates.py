@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekit.evaluation.ece_difference import EceDifference
-from edgekit.evaluation.gates import MORE_TEST_FRAMES, GateResult, GateStatus, nearer_to_the_reference, result
+from edgekit.evaluation.gates import MORE_TEST_FRAMES, GateResult, GateStatus, nearer_to_the_reference, result, undemonstrated
 from edgekit.evaluation.paired import Flips
 from edgekit.evaluation.proportions import OperatingPoint, ProportionDifference
-from edgekit.evaluation.subgroups import Subgroup
+from edgekit.evaluation.subgroups import Subgroups
 from edgekit.schema.accept import AcceptSpec
 
 BYTES_PER_MB = 1_000_000
+
+QUOTES_THE_DATA = frozenset({"subgroup_flips"})
+"""Gates whose sentence quotes values of the data manifest: it is for the report and does not travel in a bundle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +67,17 @@ def proportion_gates(spec: AcceptSpec, points: Sequence[OperatingPoint], *, new_
     )
 
 
-def subgroup_gate(spec: AcceptSpec, subgroups: Sequence[Subgroup], *, new_network: bool) -> GateResult:
-    """The largest share of flips of a subgroup that is large enough to be held against a limit."""
-    name = "subgroup_flips"
-    # A recipe that allows more flips everywhere allows them in each part.
-    bound = max(spec.max_subgroup_flips, spec.flips_allowed(new_network))
-    large = [group for group in subgroups if group.frames >= spec.subgroup_minimum]
+def subgroup_gate(spec: AcceptSpec, subgroups: Subgroups, *, new_network: bool) -> GateResult:
+    """The largest share of flips of a subgroup that is large enough to be held against a limit; says which columns were not looked at."""
+    name, bound = "subgroup_flips", spec.subgroup_flips_allowed(new_network)
+    found = subgroups.found
+    large = [group for group in found if group.frames >= spec.subgroup_minimum]
     if not large:
-        known = f"the largest of {len(subgroups)} has {max(group.frames for group in subgroups)} frames" if subgroups else "there are none"
-        text = f"Subgroups could not be compared: the data manifest's further columns hold none of {spec.subgroup_minimum} frames or more ({known})."
+        known = f"the largest of {len(found)} has {max(group.frames for group in found)} frames" if found else "there are none"
+        text = (
+            f"Subgroups could not be compared: the data manifest's further columns hold none of {spec.subgroup_minimum} frames or more ({known})."
+            f"{_skipped(subgroups)}"
+        )
         advice = "columns in the data manifest that tell patients or devices apart, or more test frames"
         return result(name, None, bound, "not demonstrated", (text, advice))
     worst = max(large, key=lambda group: group.rate)
@@ -80,7 +85,7 @@ def subgroup_gate(spec: AcceptSpec, subgroups: Sequence[Subgroup], *, new_networ
     text = (
         f"Of {len(large)} subgroups with {spec.subgroup_minimum} frames or more, {worst.column} = {worst.value} has the most flips: {worst.flips} of "
         f"{worst.frames} frames ({worst.rate:.2%}, of {worst.groups} groups; {worst.harmful} harmful), "
-        f"{'within' if passed else 'more than'} the allowed {bound:.2%}."
+        f"{'within' if passed else 'more than'} the allowed {bound:.2%}.{_skipped(subgroups)}"
     )
     advice = f"calibration and training frames of this subgroup; {nearer_to_the_reference(new_network=new_network)}"
     return result(name, worst.rate, bound, "passed" if passed else "failed", (text, advice))
@@ -113,6 +118,11 @@ def budget_gates(spec: AcceptSpec, budgets: Budgets) -> tuple[GateResult, ...]:
     return tuple(found)
 
 
+def _skipped(subgroups: Subgroups) -> str:
+    listed = "; ".join(f"{column.column} ({column.reason})" for column in subgroups.skipped)
+    return f" Columns that were not compared: {listed}." if listed else ""
+
+
 def _proportion_gate(
     name: str, found: Sequence[tuple[str, ProportionDifference]], margin: float, spec: AcceptSpec, closer: str
 ) -> GateResult:
@@ -127,14 +137,21 @@ def _proportion_gate(
     if len(measured) > 1:
         proven = sum(part.status == "demonstrated" for _, part in measured)
         text += f" It is the worst of {len(measured)} labels, of which {proven} are demonstrated to be not worse."
-    if worst.status == "demonstrated":
-        return result(name, worst.low, bound, "passed", (text, ""))
+    missing = ", ".join(repr(label) for label, part in found if part.low is None)
+    if missing:
+        text += f" Not measured, because there are no frames {_outcome(name)} the label: {missing}."
     if worst.status == "worse":
         return result(name, worst.low, bound, "failed", (text, closer))
-    needed = f"about {worst.frames_needed} test frames {_outcome(name)} {label!r}" if worst.frames_needed is not None else MORE_TEST_FRAMES
-    status: GateStatus = "failed" if spec.require_demonstrated else "not demonstrated"
-    advice = f"{needed}; or, if that is enough, accept.require_demonstrated = false" if spec.require_demonstrated else needed
-    return result(name, worst.low, bound, status, (text, advice))
+    if worst.status == "demonstrated" and not missing:
+        return result(name, worst.low, bound, "passed", (text, ""))
+    needed = []
+    if worst.status != "demonstrated":
+        needed.append(
+            MORE_TEST_FRAMES if worst.frames_needed is None else f"about {worst.frames_needed} test frames {_outcome(name)} {label!r}"
+        )
+    if missing:
+        needed.append(f"test frames {_outcome(name)} {missing}")
+    return undemonstrated(spec, name, worst.low, bound, (text, "; ".join(needed)))
 
 
 def _proportion_text(name: str, label: str, part: ProportionDifference, margin: float) -> str:
@@ -147,7 +164,11 @@ def _proportion_text(name: str, label: str, part: ProportionDifference, margin: 
         return f"{text}, which is above −{margin:.4f}: demonstrated to be not worse."
     if part.status == "worse":
         return f"{text}. The loss is more than the allowed {margin:.4f}."
-    text = f"{text}, which is not above −{margin:.4f}: not demonstrated, and no loss beyond the margin either."
+    text = f"{text}, which is not above −{margin:.4f}: not demonstrated, "
+    if (part.difference or 0.0) < -margin:
+        text += f"because of {part.frames} frames {_outcome(name)} it a single one is more than the margin, and no more than one was lost."
+    else:
+        text += "and no loss beyond the margin either."
     if part.frames_needed is None:
         return text
     return f"{text} It would take about {part.frames_needed} frames {_outcome(name)} {label!r} at this rate of changes."

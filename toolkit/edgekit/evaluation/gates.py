@@ -4,17 +4,18 @@ Rules this file and `further_gates` keep:
 
 1. A gate that cannot be computed fails: a model that nothing is known about is not accepted.
 2. *not demonstrated* lets a model through and says so: the frames are too few to tell, and what was measured on them is within the limit, or a
-   single frame above it.
+   single frame above it. Sensitivity, specificity and the AUC fail instead where the recipe says `require_demonstrated`.
 3. A gate that fails, or that the frames are too few for, says what to try.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from edgekit.evaluation.delong import AucDifference
+from edgekit.evaluation.delong import ONE_SIDED_CONFIDENCE, AucDifference
 from edgekit.evaluation.paired import Flips
 from edgekit.schema.accept import AcceptSpec
 
@@ -95,6 +96,8 @@ def _auc_gate(spec: AcceptSpec, difference: AucDifference, closer: str) -> GateR
     if value is None or difference.difference is None:
         why = difference.reason or "the bound is undefined"
         return result(name, None, bound, "failed", (f"It could not be shown that the AUC is not worse, because {why}.", MORE_TEST_FRAMES))
+    if difference.undetected is not None and value > bound:
+        return _no_spread_gate(spec, difference, value, difference.undetected)
     passed = value > bound
     found = {"delong": "paired DeLong", "bootstrap": "paired bootstrap over groups"}.get(difference.method, difference.method)
     text = (
@@ -104,6 +107,35 @@ def _auc_gate(spec: AcceptSpec, difference: AucDifference, closer: str) -> GateR
     # Where the change itself is allowed, the frames may be too few; where it is not, more of them prove the loss.
     advice = f"{closer}; or {MORE_TEST_FRAMES}" if difference.difference > bound else closer
     return result(name, value, bound, "passed" if passed else "failed", (text, advice))
+
+
+def _no_spread_gate(spec: AcceptSpec, difference: AucDifference, lowest: float, undetected: float) -> GateResult:
+    # `lowest` is above the bound, and is about these frames alone: what no frame shows may still be (rule 6 of `delong`).
+    name, bound, groups = "auc_difference_lower_bound", -spec.auc_margin, difference.fewest_groups
+    value = max(-1.0, lowest - undetected)
+    change = (
+        "Nothing changed the AUC"
+        if not difference.difference
+        else f"Every group changed the AUC alike, by {difference.difference:+.4f} in all,"
+    )
+    text = (
+        f"{change} on these frames, so they have no spread to take a bound from. Frames that fall may be missing among them: of the {groups} groups of the "
+        f"rarer outcome none did, and with 97.5 % confidence up to {undetected:.2%} of such groups still may (exact), with which the AUC could change by {value:+.4f}"
+    )
+    if value > bound:
+        return result(name, value, bound, "passed", (f"{text}, above the allowed {bound:+.4f}.", ""))
+    needed = math.floor(math.log(1 - ONE_SIDED_CONFIDENCE) / math.log1p(-(lowest - bound))) + 1
+    text += f", not above the allowed {bound:+.4f}: not demonstrated. It would take {needed} groups of every outcome without a change."
+    advice = f"test frames of about {needed} groups (patients) of every outcome"
+    return undemonstrated(spec, name, value, bound, (text, advice))
+
+
+def undemonstrated(spec: AcceptSpec, name: str, value: float | None, bound: float, texts: tuple[str, str]) -> GateResult:
+    """A gate that the frames are too few for; it fails where the recipe requires the proof. `texts` as for `result`."""
+    text, advice = texts
+    if spec.require_demonstrated:
+        return result(name, value, bound, "failed", (text, f"{advice}; or, if that is enough, accept.require_demonstrated = false"))
+    return result(name, value, bound, "not demonstrated", texts)
 
 
 def _flip_gate(name: str, changed: Sequence[int], frames: int, bound: float, texts: tuple[str, str]) -> GateResult:

@@ -88,13 +88,15 @@ def compare_answers(reference: NDArray[np.bool_], device: NDArray[np.bool_], tru
     )
 
 
-def agreement(
+def agreement(  # noqa: PLR0913 - what each of two models is read with
     reference: NDArray[np.floating],
     device: NDArray[np.floating],
     output: OutputSpec,
     *,
     outputs: int,
     temperature: float = 1.0,
+    device_outputs: int | None = None,
+    device_temperature: float | None = None,
 ) -> Agreement:
     """Measures how far the device is from the reference; needs no labels.
 
@@ -102,8 +104,11 @@ def agreement(
         reference: float (frames, labels), from `decision.logits_by_label`.
         device: The same of the device.
         output: The meaning of the outputs.
-        outputs: Number of raw outputs of the model (see `decision.probabilities`).
-        temperature: Above 0; divides the logits before the probabilities, not in `max_abs_logit`.
+        outputs: Number of raw outputs of the reference (see `decision.probabilities`).
+        temperature: Above 0; divides the reference's logits before the probabilities, not in `max_abs_logit`.
+        device_outputs: Number of raw outputs of the device; None where it is the same number. Where it is another one, `max_abs_logit` compares numbers of
+            different meaning.
+        device_temperature: The device's temperature; None where it is the same.
 
     Raises:
         ModelError: There are no frames, or a logit is NaN or infinite.
@@ -118,8 +123,12 @@ def agreement(
             raise ModelError(
                 f"the {name} model gave NaN or infinite logits, first on frame {frame}", hint="check its weights and precision"
             )
-    p, q = (probabilities(logits, output, outputs=outputs, temperature=temperature) for logits in (reference, device))
-    log_p, log_q = (_log_probabilities(logits, output, outputs, temperature) for logits in (reference, device))
+    sides = (
+        (reference, outputs, temperature),
+        (device, outputs if device_outputs is None else device_outputs, temperature if device_temperature is None else device_temperature),
+    )
+    p, q = (probabilities(logits, output, outputs=count, temperature=value) for logits, count, value in sides)
+    log_p, log_q = (_log_probabilities(logits, output, count, value) for logits, count, value in sides)
     divergence = (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
     return Agreement(
         # A divergence is never negative; rounding can make it so where the two agree.

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgekit.report.charts import Interval, intervals
 from edgekit.report.html import Content, Html, columns, confusion_table, element, key_values, section, table
-from edgekit.report.wording import UNDEFINED, count, decimal, tiny, with_interval
+from edgekit.report.wording import UNDEFINED, count, decimal, share, tiny, with_interval
 
 Document = Mapping[str, Any]
 
@@ -37,8 +37,8 @@ NOT_CHARTED = frozenset({"ece"})
 
 _METHODS = {
     "delong": "paired DeLong test, its variance summed over groups (DeLong 1988; Obuchowski 1997)",
-    "bootstrap": "percentile of a paired bootstrap over groups",
-    "undefined": "none: there is no AUC",
+    "bootstrap": "the lower of a paired bootstrap's percentile over groups and DeLong's bound with Student's quantile",
+    "undefined": "none",
 }
 
 
@@ -77,15 +77,33 @@ def difference_section(document: Document) -> Html:
         ("AUC, FP32 → device", f"{decimal(found['reference_auc'], 4)} → {decimal(found['device_auc'], 4)}"),
         ("Device − FP32", _signed(found["difference"])),
         ("Standard error", decimal(found["standard_error"], 4)),
-        ("Lower bound (one-sided, 97.5 %)", element("strong", _signed(found["lower_bound"]))),
+        *([] if found.get("quantile") is None else [("Standard errors to the bound", decimal(found["quantile"], 2))]),
+        ("Lower bound (one-sided, 97.5 %)", element("strong", _signed(_lowest(found)))),
         ("Method", _METHODS.get(found["method"], found["method"])),
         ("Why this method", why),
+        *_unseen(found),
         ("Mean |Δ probability|", decimal(agreement["mean_abs_probability"], 4)),
         ("Largest |Δ logit|", decimal(agreement["max_abs_logit"])),
         ("Mean KL divergence", f"{tiny(agreement['mean_kl'])} nats"),
     ]
     note = "Both models saw the same frames, so the difference of their AUCs is known better than either AUC; the last lines say how far single answers moved."
     return section("Difference, frame by frame", *_difference_chart(document), key_values(pairs), note=note)
+
+
+def _lowest(found: Document) -> float | None:
+    # Where nothing varies among these frames, what may have fallen unseen is part of the bound.
+    lowest: float | None = found["lower_bound"]
+    return lowest if lowest is None else max(-1.0, lowest - (found.get("undetected") or 0.0))
+
+
+def _unseen(found: Document) -> list[tuple[str, Content]]:
+    if found.get("undetected") is None or found["lower_bound"] is None:
+        return []
+    words = (
+        f"nothing varies on these frames; of the {count(found['fewest_groups'], 'group')} of the rarer outcome none fell, so up to "
+        f"{share(found['undetected'])} of such groups still may (exact, 97.5 %), and the bound allows for that"
+    )
+    return [("What these frames cannot show", words)]
 
 
 def confusion_section(document: Document) -> Html:
@@ -137,7 +155,7 @@ def _difference_chart(document: Document) -> list[Html]:
     label = "ΔAUC"
     bound = next((gate["bound"] for gate in document["gates"] if gate["name"] == "auc_difference_lower_bound"), None)
     # The bound is one-sided: the whisker ends at the measured difference, because nothing was asked about the other side.
-    item = Interval(label=label, series="difference", value=found["difference"], low=found["lower_bound"], high=found["difference"])
+    item = Interval(label=label, series="difference", value=found["difference"], low=_lowest(found), high=found["difference"])
     said = "The whisker reaches down to the lower bound; the dashed line is the least that the recipe allows."
     return [
         intervals([item], quantity="device \u2212 FP32, AUC", bounds=None if bound is None else {label: bound}),

@@ -42,7 +42,7 @@ MIB = 1024.0 * 1024.0
 _SPLITS = {
     "train": "trained the model, and may calibrate it",
     "calib": "calibrates the quantization, with train where it is too small",
-    "val": "chooses thresholds and the rung",
+    "val": "chooses thresholds, temperatures, the epoch of a training, the rung and the point of a search",
     "test": "proves the result, looked at once",
 }
 _PERCENTILES = {"p50": "median", "p90": "p90", "p95": "p95", "p99": "p99"}

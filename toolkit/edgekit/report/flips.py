@@ -5,7 +5,7 @@ Rules this file keeps:
 1. Harmful flips come first, and among them those the device is surest of: these are the frames a clinical reviewer has to see.
 2. At most `MOST_SHOWN` frames are shown; how many are not, and of which kind, is said in words.
 3. The pictures are the preprocessed frames, what both models saw, shrunk, and where there are maps the same frame under FP32's and under the device's.
-   They are images of patients.
+   They are images of patients. Where the maps are of one label on both sides (`cam_label`, several labels), the caption names it.
 4. A difference between harmful and helpful flips is judged by McNemar's test; a large p-value is never called proof that there is none.
 """
 
@@ -111,8 +111,8 @@ def _mcnemar(document: Mapping[str, Any]) -> list[Html]:
     p_value = found["p_value"]
     name = _TESTS.get(found["test"], found["test"])
     words = (
-        f"{found['harmful']} harmful against {found['helpful']} helpful: p = {tiny(p_value)} ({name}). It asks whether more answers became wrong than "
-        "right; a large p does not prove that as many did."
+        f"{found['harmful']} harmful against {found['helpful']} helpful {found['unit']}: p = {tiny(p_value)} ({name}, two-sided). It asks whether as many "
+        "answers became wrong as right; a large p does not prove that as many did."
     )
     return [element("p", words, class_="note", style="margin-top: 0.75rem")]
 
@@ -157,6 +157,7 @@ def _card(flip: Flip, pictures: Mapping[str, Pixels], *, is_multilabel: bool) ->
         facts,
         element("div", flip["file"]),
         element("div", f"group {flip['group']}"),
+        *([element("div", f"map of {flip['cam_label']}")] if flip.get("cam_label") and len(pictures) > 1 else []),
     )
     return element("figure", picture, caption, class_="thumbnail", style=_WIDE_CARD if len(pictures) > 1 else _CARD)
 

@@ -22,6 +22,11 @@ LONGEST_LABEL = 28
 _FIGURES = {"sensitivity": "with", "specificity": "without"}
 """The two figures, and the frames that each is about: those with the label, those without it."""
 
+_NOT_THE_ANSWER = (
+    " The device's label is the most probable one and does not use this threshold; compare the probability of the positive label with the manifest's "
+    "threshold to use it."
+)
+
 _COLORS = {"demonstrated": "var(--good)", "not demonstrated": "var(--warning)", "worse": "var(--bad)"}
 
 
@@ -35,6 +40,7 @@ def operating_section(document: Document) -> list[Html]:
     note = (
         "On the split test, at the threshold that was chosen on val and frozen, the same for both; a label without one is judged by the answer. The interval is paired: both "
         "saw the same frames. “Demonstrated” says that the lower bound (one-sided, 97.5 %) lies above −margin."
+        f"{_NOT_THE_ANSWER if document['task'] != 'multilabel' and any(point['threshold'] is not None for point in points) else ''}"
     )
     return [section("Sensitivity and specificity, paired", *_chart(points), table(header, rows), note=note)]
 

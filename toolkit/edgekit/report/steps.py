@@ -147,18 +147,19 @@ def _missing(index: int, panel: _Panel) -> str:
 
 
 def _table(steps: Sequence[Step]) -> Html:
+    with_parameters = any(step["parameters"] is not None for step in steps)
     rows: list[tuple[Content, ...]] = [
         (
             step["name"],
             _or_dash(step["latency_ms"], milliseconds),
             _or_dash(_in_mib(step["size_bytes"]), lambda value: decimal(value, 2)),
-            _or_dash(step["parameters"], lambda value: decimal(value, 0)),
+            *([_or_dash(step["parameters"], lambda value: decimal(value, 0))] if with_parameters else []),
             _or_dash(step["auc"], lambda value: decimal(value, 4)),
             _flips(step, index),
         )
         for index, step in enumerate(steps)
     ]
-    header = ["step", "latency, ms", "size, MiB", "parameters", "AUC, val", "changed, val"]
+    header = ["step", "latency, ms", "size, MiB", *(["parameters"] if with_parameters else []), "AUC, val", "changed, val"]
     titles = key_values((step["name"], step["title"]) for step in steps if step["title"] and step["title"] != step["name"])
     described = (
         [element("div", titles, style="margin-top: 1rem")] if any(step["title"] and step["title"] != step["name"] for step in steps) else []

@@ -13,6 +13,9 @@ MAX_FLIPS = 0.02
 MAX_FLIPS_NEW_NETWORK = 0.05
 """The default of `max_flips` where the recipe prunes or trains a new student: another network legitimately answers a few frames differently."""
 
+MAX_SUBGROUP_FLIPS = 0.05
+"""The least default of `max_subgroup_flips`: a subgroup has fewer frames than all together, so chance moves its share more."""
+
 _MARGINS = ("auc_margin", "sensitivity_margin", "specificity_margin")
 _SHARES = ("max_harmful_flips", "max_flips", "max_net_harm", "max_subgroup_flips", "max_ece_increase")
 _BUDGETS = ("max_latency_ms", "max_size_mb")
@@ -28,11 +31,11 @@ class AcceptSpec:
         sensitivity_margin: The difference of sensitivity at the frozen threshold is demonstrated where its one-sided 97.5 % lower bound is
             above −sensitivity_margin, and worse where the difference itself is below it. In (0, 0.5].
         specificity_margin: The same of the specificity.
-        require_demonstrated: Whether a difference of sensitivity or specificity that the test split is too small to prove fails the gate.
+        require_demonstrated: Whether a difference of sensitivity, specificity or AUC that the test split is too small to prove fails the gate.
         max_harmful_flips: Largest accepted share of frames that the reference answers right and the device wrong. In [0, 1].
         max_flips: Largest accepted share of frames whose answer changes at all, in [0, 1]; None for the default of `flips_allowed`.
         max_net_harm: Largest accepted (harmful − helpful flips) in parts of the frames. In [0, 1].
-        max_subgroup_flips: Largest accepted share of flips in every subgroup, or what all frames together are allowed, if that is more. In [0, 1].
+        max_subgroup_flips: Largest accepted share of flips in every subgroup, in [0, 1]; None for the default of `subgroup_flips_allowed`.
         subgroup_minimum: Frames from which on a subgroup is held against `max_subgroup_flips`; smaller ones are only reported.
         max_ece_increase: Largest accepted increase of the expected calibration error (device − reference), each after its own temperature. In [0, 1].
         max_latency_ms: Largest accepted median latency in milliseconds, on the compile's host and no other device; None for no budget.
@@ -48,7 +51,7 @@ class AcceptSpec:
     max_harmful_flips: float = 0.01
     max_flips: float | None = None
     max_net_harm: float = 0.005
-    max_subgroup_flips: float = 0.05
+    max_subgroup_flips: float | None = None
     subgroup_minimum: int = 50
     max_ece_increase: float = 0.02
     max_latency_ms: float | None = None
@@ -83,3 +86,9 @@ class AcceptSpec:
         if self.max_flips is not None:
             return self.max_flips
         return MAX_FLIPS_NEW_NETWORK if new_network else MAX_FLIPS
+
+    def subgroup_flips_allowed(self, new_network: bool) -> float:  # noqa: FBT001 - as above
+        """Largest accepted share of flips in a subgroup: a stated limit as it stands, else 0.05 or what all frames are allowed, if that is more."""
+        if self.max_subgroup_flips is not None:
+            return self.max_subgroup_flips
+        return max(MAX_SUBGROUP_FLIPS, self.flips_allowed(new_network))

@@ -138,7 +138,10 @@ def test_compile_json_has_the_keys_of_the_contract(project, tmp_path):
     bundle = out / "tiny-phantom.edgekit"
     assert document["bundles"] == [str(bundle)]
     assert document["accepted"] is True
-    assert [gate["name"] for gate in document["gates"]] == ["auc_difference_lower_bound", "harmful_flips", "flips"]
+    assert [gate["name"] for gate in document["gates"]] == [
+        *("auc_difference_lower_bound", "harmful_flips", "flips", "net_harm"),
+        *("sensitivity", "specificity", "subgroup_flips", "ece_increase"),
+    ]
     assert all({"name", "value", "bound", "passed"} <= set(gate) for gate in document["gates"])
     for side in ("reference", "device"):
         assert document[side]["n"] == 18

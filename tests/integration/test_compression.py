@@ -201,7 +201,7 @@ def test_a_planted_failure_is_refused(trained, tmp_path, fault):
 
     tensors = load_file(trained.weights)
     fault(tensors, np.random.default_rng(0))
-    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, tmp_path / "bad.safetensors")
+    save_file({name: tensor.copy(order="C") for name, tensor in tensors.items()}, tmp_path / "bad.safetensors")
     student = f'compress.student={{source="timm:test_resnet",weights={json.dumps(str(tmp_path / "bad.safetensors"))}}}'
     gates = ("accept.auc_margin=0.01", "accept.max_harmful_flips=0.01", "accept.max_flips=0.05")
     result = run(trained, student, *gates, out=tmp_path / "out" / "x.edgekit")

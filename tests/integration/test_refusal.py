@@ -29,7 +29,7 @@ def test_a_refused_model_is_no_bundle(refused):
     assert str(out / "x.report.html") in ran.starting("hint:")[0]
     document = ran.document
     assert (document["accepted"], document["bundles"]) == (False, [])
-    assert [gate["passed"] for gate in document["gates"]] == [False, True, True]
+    assert [gate["name"] for gate in document["gates"] if not gate["passed"]] == ["auc_difference_lower_bound"]
     report = json.loads((out / "x.report.json").read_text())
     assert report["accepted"] is False
     assert report["gates"] == document["gates"]
@@ -51,7 +51,7 @@ def test_enforce_false_writes_a_marked_bundle(project):
     """With enforce = false the bundle is written; its manifest and its report say that it was not accepted, and by which gate."""
     manifest = open_bundle(project.unaccepted).manifest
     assert manifest.accepted is False
-    assert [gate.passed for gate in manifest.acceptance] == [False, True, True]
+    assert [gate.name for gate in manifest.acceptance if not gate.passed] == ["auc_difference_lower_bound"]
     report = json.loads(project.unaccepted.with_suffix(".report.json").read_text())
     assert (report["accepted"], report["enforce"], report["bundles"]) == (False, False, [str(project.unaccepted)])
 

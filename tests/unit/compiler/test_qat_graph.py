@@ -81,6 +81,7 @@ def test_a_traced_and_folded_network_answers_as_the_original(name):
 
 
 def test_parameters_keep_their_names():
+    """What is trained can be told by the names of the network it came from."""
     graph = traced(tiny_network())
     assert {"0.weight", "0.bias", "1.weight", "5.weight"} <= {name for name, _ in graph.named_parameters()}
 
@@ -102,6 +103,7 @@ def test_what_is_read_after_writing_into_it_is_the_written_value():
 
 
 def test_a_network_that_decides_by_its_data_is_refused():
+    """A branch that depends on the frame cannot be recorded; the error says so."""
     module = Parts(lambda m, x: headed(m, m.first(x)) if x.sum() > 0 else headed(m, x[:, :1].expand(-1, 8, -1, -1)))
     with pytest.raises(ModelError, match="cannot be traced") as raised:
         traced(module)
@@ -109,12 +111,14 @@ def test_a_network_that_decides_by_its_data_is_refused():
 
 
 def test_a_graph_that_answers_otherwise_is_refused():
+    """What was recorded must give the network's own logits."""
     module = tiny_network()
     with pytest.raises(ModelError, match="does not answer as the original"):
         check_same(module, tiny_network(seed=1), noise())
 
 
 def test_a_normalization_that_no_convolution_stands_before_becomes_a_product_and_a_sum():
+    """It then computes the same without running figures."""
     module = Parts(lambda m, x: headed(m, m.second(F.relu(m.norm(torch.cat([m.first(x), m.first(x)], 1)[:, :8])))))
     graph = traced(module)
     fold_batch_norm(graph)
@@ -123,6 +127,7 @@ def test_a_normalization_that_no_convolution_stands_before_becomes_a_product_and
 
 
 def test_a_convolution_that_is_used_twice_is_not_folded_into():
+    """Its other reader must get what it got before."""
     module = Parts(lambda m, x: headed(m, m.norm(m.second(m.second(m.first(x))))))
     graph = traced(module)
     fold_batch_norm(graph)
@@ -130,6 +135,7 @@ def test_a_convolution_that_is_used_twice_is_not_folded_into():
 
 
 def test_a_normalization_by_the_frames_beside_it_is_refused():
+    """On a device there is one frame, and the answer would be another."""
     module = Parts(lambda m, x: headed(m, m.other(m.first(x))), other=nn.BatchNorm2d(8, track_running_stats=False))
     graph = traced(module)
     with pytest.raises(ModelError, match="no running statistics"):
@@ -154,6 +160,7 @@ def test_grey_planes_are_folded_into_the_first_convolution(pad):
     ids=["rgb", "mean-differs", "std-differs"],
 )
 def test_planes_that_are_not_alike_are_not_folded(changes):
+    """Another mean or deviation a plane is not exact at a padded border."""
     graph = traced(tiny_network())
     spec = input_spec(**changes)
     assert fold_grey(graph, spec) is spec
@@ -161,11 +168,13 @@ def test_planes_that_are_not_alike_are_not_folded(changes):
 
 
 def test_an_input_with_two_readers_is_not_folded():
+    """The other reader needs all planes."""
     graph = traced(Parts(lambda m, x: headed(m, m.first(x) + x[:, :1])))
     assert fold_grey(graph, input_spec()).channels == 3
 
 
 def test_a_value_is_unsigned_only_where_its_operator_makes_no_negative():
+    """The data has no say in it."""
     flat, _ = places(Parts(lambda m, x: headed(m, m.third(F.silu(m.second(F.relu6(m.first(x))))))))
     assert flat == {"x": False, "relu6": True, "silu": False}
 
@@ -184,6 +193,8 @@ def test_both_sides_of_a_residual_sum_are_rounded_and_the_head_is_not():
 
 
 def test_a_gate_and_what_it_gates_are_rounded():
+    """Both sides of a product of features."""
+
     def run(m, x):
         y = F.relu(m.first(x))
         return headed(m, m.second(y * torch.sigmoid(m.third(y.mean((2, 3), keepdim=True)))))
@@ -200,6 +211,7 @@ def test_a_quantizer_stands_above_what_only_moves_a_value():
 
 
 def test_a_padding_that_is_not_zero_is_not_moved_over():
+    """A quantizer above it would not round what it adds."""
     flat, _ = places(Parts(lambda m, x: headed(m, m.second(F.pad(m.first(x), (1, 1, 1, 1), value=-1.0)))))
     assert "pad" in flat
 
@@ -274,6 +286,7 @@ def test_a_head_that_pools_otherwise_has_no_features(head):
 
 
 def test_a_network_without_anything_to_quantize_is_refused():
+    """Training would change nothing."""
     graph = traced(Parts(lambda m, x: m.small(x.mean((2, 3))), small=nn.Linear(3, 3)))
     with pytest.raises(ModelError, match="no convolution or linear layer"):
         place(graph, find_head(graph))

@@ -57,6 +57,7 @@ def test_rounding_is_that_of_onnx(limits, kind, scale):
 
 
 def test_what_is_outside_the_range_gets_no_gradient():
+    """Moving it would change nothing."""
     quantizer = ActivationQuantizer(SIGNED)
     quantizer.set_scale(0.1)
     values = torch.tensor([-20.0, -12.9, -1.0, 0.03, 12.6, 20.0], requires_grad=True)
@@ -78,6 +79,7 @@ def test_the_gradient_of_a_scale_is_that_of_lsq():
 
 
 def test_a_scale_stays_positive_however_far_it_is_moved():
+    """A step size of 0 or below would mean nothing."""
     quantizer = ActivationQuantizer(UNSIGNED)
     quantizer.set_scale(0.02)
     with torch.no_grad():
@@ -133,6 +135,7 @@ def test_one_outlier_does_not_take_everybodys_precision():
 
 
 def test_calibration_makes_rounded_answers_near_the_exact_ones():
+    """Before any training."""
     module = small_network()
     network, spec, tensors = calibrated(module)
     with torch.no_grad():
@@ -162,6 +165,7 @@ def mean_of_channels(network, layer, x, *, rounding):
 
 
 def test_a_value_that_is_zero_on_every_frame_is_told():
+    """Its range is a guess, and the user should know."""
     module = small_network()
     with torch.no_grad():
         module[3].body[-1].weight.zero_()
@@ -174,6 +178,7 @@ def test_a_value_that_is_zero_on_every_frame_is_told():
 
 
 def test_frames_on_which_the_network_is_not_finite_are_refused():
+    """A range of infinity has no step."""
     network, spec = train.quantized(small_network(), input_spec())
     network.graph.get_parameter("0.weight").data.fill_(float("inf"))
     with pytest.raises(ModelError, match="not finite"):
@@ -254,6 +259,7 @@ def spoil_number(model):
 
 @pytest.mark.parametrize("spoil", [spoil_zero_point, spoil_scale, spoil_counterpart, spoil_number])
 def test_another_graph_than_was_trained_is_refused(tmp_path, spoil):
+    """Pairs that are missing, of other integers, or with another zero point."""
     network, _, _ = exported(tmp_path)
     model = ir.load(tmp_path / "model.onnx")
     export.check_pairs(model, network)
@@ -263,6 +269,7 @@ def test_another_graph_than_was_trained_is_refused(tmp_path, spoil):
 
 
 def test_the_same_network_gives_the_same_files(tmp_path):
+    """Byte for byte."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         _, taken, _ = exported(tmp_path / name)

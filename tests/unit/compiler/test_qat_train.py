@@ -52,6 +52,7 @@ def test_training_brings_the_rounded_network_nearer_to_its_teacher(tmp_path):
 
 @pytest.mark.usefixtures("poor_start")
 def test_scales_are_learned_and_told(tmp_path):
+    """They move from where calibration put them, and stand in the JSON beside the weights."""
     given = task(spec=dataclasses.replace(SPEC, learning_rate=1e-3))
     result = train_qat(given, tmp_path, Silent())
     told = json.loads((tmp_path / QUANTIZERS).read_text())
@@ -93,6 +94,7 @@ def test_an_interrupted_training_ends_with_the_same_files(tmp_path):
 
 
 def test_labels_have_no_say(tmp_path):
+    """The same training with other labels gives the same weights."""
     data = training_data()
     shuffled = dataclasses.replace(data, train=Frames(tensors=data.train.tensors, truth=np.roll(data.train.truth, 1, axis=0)))
     train_qat(task(), tmp_path / "a", Silent())
@@ -101,6 +103,7 @@ def test_labels_have_no_say(tmp_path):
 
 
 def test_without_calibration_frames_there_is_no_start(tmp_path):
+    """It is refused, with the split that is empty."""
     with pytest.raises(DataError, match="no calibration frames"):
         train_qat(task(calibration=np.zeros((0, 32, 32, 1), dtype=np.uint8)), tmp_path, Silent())
 

@@ -29,6 +29,7 @@ from edgekit.evaluation.dataset import DataManifest, Sample, load_manifest, requ
 from edgekit.evaluation.evaluate import evaluate
 from edgekit.evaluation.temperature import Temperature
 from edgekit.schema.decode import encode
+from edgekit.schema.model_io import OutputSpec
 
 PROVING_SPLITS = ("val", "test")
 
@@ -72,6 +73,8 @@ def prepare(recipe: Recipe, workspace: Workspace, progress: Progress) -> Prepare
     check_trainable(recipe, data)
     calibration_recipe = load_calibration(recipe.calibration.recipe)
     chosen = choose_calibration(data, calibration_recipe)
+    calibration = workspace.run(FramesStage(samples=chosen, input=recipe.input, output=output), label="calibration")
+    _check_calibration(data, calibration, calibration_recipe, output)
     source = LazySource(recipe.model, recipe.input)
     graph = workspace.run(LoadStage(source=source))
     splits = {
@@ -83,8 +86,6 @@ def prepare(recipe: Recipe, workspace: Workspace, progress: Progress) -> Prepare
     on_val = ladder.outcomes(reference["val"], splits["val"], output, {})
     check_above_chance(evaluate(on_val, groups=splits["val"].groups).figures["auc"], enforce=recipe.accept.enforce, progress=progress)
     explained = workspace.run(ExplainStage(graph=graph, input=recipe.input))
-    calibration = workspace.run(FramesStage(samples=chosen, input=recipe.input, output=output), label="calibration")
-    check_calibration(calibration.tensors, [sample.labels for sample in chosen], calibration_recipe, output)
     temperature, found = freeze_reference(
         decision.logits_by_label(reference["val"], output), splits["val"].truth, output, outputs=reference["val"].shape[1]
     )
@@ -106,6 +107,14 @@ def prepare(recipe: Recipe, workspace: Workspace, progress: Progress) -> Prepare
         source=source,
         notes=tuple(notes),
     )
+
+
+def _check_calibration(data: DataManifest, split: PreparedSplit, calibration: Calibration, output: OutputSpec) -> None:
+    """Names the manifest whose frames will not do."""
+    try:
+        check_calibration(split.tensors, [sample.labels for sample in split.samples], calibration, output)
+    except DataError as error:
+        raise DataError(f"{data.path}: {error.message}", hint=error.hint) from error
 
 
 def choose_calibration(data: DataManifest, calibration: Calibration) -> tuple[Sample, ...]:

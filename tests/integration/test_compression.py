@@ -120,7 +120,15 @@ class Stop(Silent):
 
 @pytest.mark.parametrize(
     ("stage", "steps"),
-    [("ratio", 2), ("prune step 1", 0), ("train recovery", 1), ("train distill", 5), ("load student", 0), ("qat", 2), ("rounded", 0)],
+    [
+        ("ratio", 2),
+        ("train distill", 5),
+        ("qat", 2),
+        *(
+            pytest.param(*stop, marks=pytest.mark.slow)
+            for stop in (("prune step 1", 0), ("train recovery", 1), ("load student", 0), ("rounded", 0))
+        ),
+    ],
 )
 def test_a_compile_killed_anywhere_ends_in_the_same_bundle(trained, compressed, tmp_path, stage, steps):
     """Given the recorded decisions before it, an interrupted and resumed compile writes the bytes of an uninterrupted one."""

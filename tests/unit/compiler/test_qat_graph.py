@@ -63,7 +63,14 @@ def places(module, example=None):
 
 
 @pytest.mark.parametrize(
-    "name", ["timm:test_resnet", "timm:test_efficientnet", "timm:test_vit", "timm:test_convnext", "torchvision:densenet121"]
+    "name",
+    [
+        "timm:test_resnet",
+        "timm:test_efficientnet",
+        "timm:test_vit",
+        "timm:test_convnext",
+        pytest.param("torchvision:densenet121", marks=pytest.mark.slow),
+    ],
 )
 def test_a_traced_and_folded_network_answers_as_the_original(name):
     """No batch normalization is left, for any number of frames, and the original keeps its weights."""

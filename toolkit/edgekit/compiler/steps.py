@@ -43,9 +43,14 @@ def measure(proving: Proving, progress: Progress) -> list[dict[str, Any]]:
         rows.append(("student, FP32", "the network that is quantized, FP32", candidate.exact.artefact, candidate.exact.val.logits))
     rows.append((final.precision.upper(), f"what was packed: rung {candidate.chosen.rung}", final, candidate.chosen.measured.logits))
     progress.begin("steps", cached=False)
-    found = []
+    found, medians = [], []
     for index, (name, title, artefact, logits) in enumerate(rows):
-        found.append({"name": name, "title": title, "parameters": None, **_timed(proving, artefact), **_answers(proving, logits)})
+        timed = None if artefact is None or artefact is final else _timed(proving, artefact)
+        medians += [] if timed is None else [timed.reference_ms]
+        latency = float(np.median(medians)) if artefact is final else None if timed is None else timed.latency_ms
+        size = None if artefact is None else artefact.size_bytes
+        measured = {"latency_ms": latency, "size_bytes": size, "parameters": None}
+        found.append({"name": name, "title": title, **measured, **_answers(proving, logits)})
         progress.step(index + 1, len(rows))
     progress.end()
     return found
@@ -63,14 +68,12 @@ def against_target(proving: Proving, made: list[dict[str, Any]]) -> dict[str, An
     return {"pruning": {**pruning, "packed_share": packed}, "notes": notes}
 
 
-def _timed(proving: Proving, artefact: Artefact | None) -> dict[str, Any]:
-    if artefact is None:
-        return {"latency_ms": None, "size_bytes": None}
-    frame = np.ascontiguousarray(proving.prepared.splits["val"].tensors[:1])
+def _timed(proving: Proving, artefact: Artefact) -> timing.LatencyShare:
+    """An artefact beside the final one, which every other is timed with."""
     candidate = proving.candidate
+    frame = np.ascontiguousarray(proving.prepared.splits["val"].tensors[:1])
     specs = (candidate.spec_of(artefact), candidate.engine)
-    share = timing.latency_share(artefact, candidate.chosen.artefact, specs, frame)
-    return {"latency_ms": share.latency_ms, "size_bytes": artefact.size_bytes}
+    return timing.latency_share(artefact, candidate.chosen.artefact, specs, frame)
 
 
 def _answers(proving: Proving, logits: NDArray[np.float32] | None) -> dict[str, Any]:

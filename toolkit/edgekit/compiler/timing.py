@@ -23,7 +23,7 @@ from edgekit.compiler.stages.quantize import Artefact
 from edgekit.profiler.clock import Budget, measure_pair
 from edgekit.profiler.host import fingerprint
 
-PAIR_BUDGET = Budget(seconds=2.0, min_samples=200, max_seconds=30.0)
+PAIR_BUDGET = Budget(seconds=1.5, min_samples=150, max_seconds=30.0)
 _WARM_UP_CALLS = 10
 
 

@@ -1,6 +1,7 @@
 """What prune, distill, quantize and accept come to on the real teachers: the compressions of the README, each against quantization alone.
 
     EDGEKIT_REAL_DATA=… python benchmarks/compression.py [CASE …]
+    EDGEKIT_REAL_DATA=… python benchmarks/compression.py --speeds [CASE …]     times the bundles of an earlier run again, on a quiet machine
 
 Every case is a compile with a recipe of `models/` and the settings below, chosen on `val`; `test` is looked at by the compile's gate and here. Latencies are
 ratios of interleaved runs: bundle against bundle (`engine.infer` of the same frame), and against PyTorch eager as in `speed.py`. The map is compared with the
@@ -65,8 +66,15 @@ CASES = {
 
 
 def main() -> None:
-    found = _earlier()
-    for name in sys.argv[1:] or CASES:
+    found, wanted = _earlier(), sys.argv[1:]
+    if wanted[:1] == ["--speeds"]:
+        for name in wanted[1:] or found:
+            case = CASES[name]
+            teacher = next(teacher for teacher in TEACHERS if teacher.recipe == case.teacher)
+            found[name] |= speeds(name, case_recipe(case, teacher))
+            save("compression", {"cases": found})
+        return
+    for name in wanted or CASES:
         found[name] = measure(name, CASES[name])
         save("compression", {"cases": found})
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ class TorchModel:
     def export(self, path: Path) -> None:
         import torch
 
-        with _quiet():
+        with quiet():
             try:
                 program = torch.onnx.export(
                     self.module, (self._example(),), dynamo=True, opset_version=OPSET, external_data=False, verbose=False
@@ -95,7 +96,7 @@ class TorchModel:
     def _check(self, labels: int, *, binary: bool) -> None:
         import torch
 
-        with torch.inference_mode(), _quiet():
+        with torch.inference_mode(), quiet():
             try:
                 output = self.module(self._example())
             except Exception as error:  # the model's own code
@@ -113,7 +114,7 @@ class TorchModel:
 
         example = self._example()
         frames = torch.cat([example, example.flip(-1)])
-        with torch.inference_mode(), _quiet():
+        with torch.inference_mode(), quiet():
             try:
                 together = self.module(frames)
                 alone = torch.cat([self.module(frame[None]) for frame in frames])
@@ -141,7 +142,7 @@ def check_outputs(shape: tuple[int, ...] | None, labels: int, *, binary: bool) -
 
 
 @contextlib.contextmanager
-def _quiet():  # type: ignore[no-untyped-def]  # noqa: ANN202 - a context manager of nothing
+def quiet() -> Iterator[None]:
     """Keeps the exporter's chatter off the user's terminal; errors still come out as exceptions."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -50,7 +50,7 @@ def build_ir(graph: Path, settings: RungSettings, calibration: NDArray[np.uint8]
     with _refusals_explained():
         model = _read(graph)
         quantized = _quantize(model, settings, calibration, progress) if settings.quantize else model
-    _forget_history(quantized)
+    forget_history(quantized)
     openvino.serialize(quantized, str(folder / XML), str(folder / BIN))
 
 
@@ -84,11 +84,12 @@ def _read(graph: Path) -> Any:
     model = shared_core().read_model(str(graph))
     # Before folding, because a folded constant keeps the name of what it was folded from.
     _replace_counted_names(model, "at")
-    _fold_constants(model)
+    fold_constants(model)
     return model
 
 
-def _fold_constants(model: Any) -> None:
+def fold_constants(model: Any) -> None:
+    """Computes what does not depend on the frame, in place (docs/adr/0005-fold-before-quantizing.md)."""
     from openvino.passes import ConstantFolding, Manager
 
     manager = Manager()
@@ -173,7 +174,7 @@ def _load_nncf() -> Any:
     return nncf
 
 
-def _forget_history(model: Any) -> None:
+def forget_history(model: Any) -> None:
     """Drops what differs from run to run: notes about versions, options and paths, and the numbers in the names of what quantization added."""
     for key in list(model.get_rt_info()):
         del model.get_rt_info()[key]

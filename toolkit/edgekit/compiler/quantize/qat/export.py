@@ -16,7 +16,7 @@ import numpy as np
 
 from edgekit.compiler import graph as g
 from edgekit.compiler.load.source import OPSET
-from edgekit.compiler.load.torch_model import _quiet, first_line
+from edgekit.compiler.load.torch_model import first_line, quiet
 from edgekit.compiler.quantize.qat.trace import constant
 from edgekit.errors import ModelError
 
@@ -41,7 +41,7 @@ def export(network: QuantizedNetwork, shape: tuple[int, int, int], path: Path) -
     import torch
 
     plain = with_operators(network)
-    with _quiet():
+    with quiet():
         try:
             program = torch.onnx.export(
                 plain, (torch.zeros((1, *shape)),), dynamo=True, opset_version=OPSET, external_data=False, verbose=False

@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgekit.compiler.quantize.openvino_ptq import BIN, XML, _fold_constants, _forget_history
+from edgekit.compiler.quantize.openvino_ptq import BIN, XML, fold_constants, forget_history
 from edgekit.errors import ModelError
 from edgekit.runtime.engines.openvino import load_library
 
@@ -38,13 +38,13 @@ def build_ir(graph: Path, folder: Path) -> None:
     try:
         model = openvino.Core().read_model(str(graph))
         _fuse_pairs(model)
-        _fold_constants(model)
+        fold_constants(model)
         compress_quantize_weights_transformation(model)
     except RuntimeError as error:
         first = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
         raise ModelError(f"OpenVINO cannot handle the quantized model: {first}", hint="leave the rung qat out of the ladder") from error
     _name_constants(model)
-    _forget_history(model)
+    forget_history(model)
     openvino.serialize(model, str(folder / XML), str(folder / BIN))
 
 

@@ -139,7 +139,8 @@ class RatioStage(Stage[Ratio]):
             measured, parameters = self._probe(ratio)
             probes.append({"ratio": ratio, "parameters": parameters, **encode(measured)})
             progress.step(len(probes), MOST_PROBES)
-            progress.note(f"{ratio:.1%} of the channels out: {measured.share:.1%} of the unpruned INT8 latency on this host")
+            unsteady = "" if measured.steady else "; the machine was busy, which blurs it"
+            progress.note(f"{ratio:.1%} of the channels out: {measured.share:.1%} of the unpruned INT8 latency on this host{unsteady}")
             return measured.share
 
         found = find_ratio(share, self.cut.spec.latency_target, high=self.cut.spec.max_ratio)

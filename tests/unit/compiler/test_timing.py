@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
-import numpy as np
+import device_bundles
 import pytest
 
+from edgekit.catalog.target import load_target
 from edgekit.compiler import timing
+from edgekit.compiler.pack import engine_spec
+from edgekit.compiler.stages.quantize import Artefact
+from edgekit.errors import ModelError
 from edgekit.profiler.clock import Budget
 from edgekit.profiler.host import fingerprint
+
+FRAME = device_bundles.frame()[None, :, :, None]
+
+
+def tiny_ir(folder):
+    """A small graph of OpenVINO's, as files."""
+    files = {}
+    for role, content in device_bundles.graph(outputs=3).items():
+        files[role] = folder / f"model.{role}"
+        files[role].write_bytes(content)
+    return files
 
 
 class Engine:
@@ -27,23 +44,34 @@ class Engine:
 
 def test_a_share_is_of_the_reference_measured_in_turn(monkeypatch):
     """Half the time is a share of one half, whatever the order, and both ran as often."""
-    engines = {"small": Engine(2), "large": Engine(4)}
-    monkeypatch.setattr(timing, "open_artefact", lambda artefact, _: engines[artefact])
+    small, large = Engine(2), Engine(4)
     monkeypatch.setattr(timing, "PAIR_BUDGET", Budget(seconds=0.5, min_samples=40, max_seconds=5.0))
-    found = timing.latency_share("small", "large", ("a", "b"), np.zeros((1, 2, 2, 1), np.uint8))
+    found = timing.measure([small, large], FRAME)
     assert found.share == pytest.approx(0.5, abs=0.15)
     assert found.low <= found.share <= found.high
     assert found.share == pytest.approx(found.latency_ms / found.reference_ms)
-    assert engines["small"].calls == engines["large"].calls
+    assert small.calls == large.calls
 
 
-def test_each_runs_by_its_own_specification(monkeypatch):
-    """A float reference must not be timed with the settings of an INT8 candidate."""
-    opened = []
-    monkeypatch.setattr(timing, "open_artefact", lambda artefact, spec: opened.append((artefact, spec)) or Engine(0))
-    monkeypatch.setattr(timing, "PAIR_BUDGET", Budget(seconds=0.01, min_samples=40, max_seconds=1.0))
-    timing.latency_share("candidate", "reference", ("int8", "f32"), np.zeros((1, 2, 2, 1), np.uint8))
-    assert opened == [("candidate", "int8"), ("reference", "f32")]
+def test_a_real_pair_is_timed_in_a_process_without_torch(tmp_path):
+    """Through the engine of each specification; the same model twice takes about as long."""
+    members = tiny_ir(tmp_path)
+    artefact = Artefact(files=members, sha256="", precision="f32", outputs=3)
+    spec = engine_spec(load_target("x86-64"), artefact)
+    found = timing.latency_share(artefact, artefact, (spec, spec), FRAME)
+    assert 0.3 < found.share < 3
+    assert found.samples > 100
+    modules = "import sys, edgekit.compiler.timing; print(sorted({'torch', 'nncf', 'onnx'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", modules], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_process_that_fails_is_told(tmp_path):
+    """With its last words; nothing is measured."""
+    artefact = Artefact(files={"xml": tmp_path / "none.xml", "bin": tmp_path / "none.bin"}, sha256="", precision="f32", outputs=3)
+    spec = engine_spec(load_target("x86-64"), artefact)
+    with pytest.raises(ModelError, match="the process that times artefacts ended with 1") as caught:
+        timing.latency_share(artefact, artefact, (spec, spec), FRAME)
+    assert "none." in caught.value.hint
 
 
 def test_a_time_carries_its_host(monkeypatch):

@@ -5,24 +5,37 @@ Rules this file keeps:
 1. Only the compiled artefact is timed, by the profiler's clock, with the target's own settings. Counting operations is not timing: half of them may cost
    nine tenths of the time.
 2. Two artefacts take turns, call by call, so that a busy machine slows both; what counts is the ratio of their medians.
-3. A time belongs to the host it was measured on, and carries its name.
+3. It happens in a process of its own, as on a device: in the compile's, PyTorch's threads and memory slow small models more than large ones.
+4. A time belongs to the host it was measured on, and carries its name.
+
+    python -m edgekit.compiler.timing      is that process: a request as JSON on stdin, a `LatencyShare` on stdout
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import EngineSpec
-from edgekit.compiler.stages.measure import open_artefact
 from edgekit.compiler.stages.quantize import Artefact
+from edgekit.errors import ModelError
 from edgekit.profiler.clock import Budget, measure_pair
 from edgekit.profiler.host import fingerprint
+from edgekit.runtime.engines import open_engine
+from edgekit.runtime.engines.base import Engine
+from edgekit.schema.decode import decode, encode
 
+_TIMEOUT_S = 600.0
 PAIR_BUDGET = Budget(seconds=1.5, min_samples=150, max_seconds=30.0)
 _WARM_UP_CALLS = 10
 
@@ -51,15 +64,33 @@ class LatencyShare:
 
 
 def latency_share(candidate: Artefact, reference: Artefact, specs: tuple[EngineSpec, EngineSpec], frame: NDArray[np.uint8]) -> LatencyShare:
-    """Times one inference of either.
+    """Times one inference of either, in a process of its own.
 
     Args:
         candidate: What is timed.
         reference: What it is compared with.
         specs: How the one and the other run.
         frame: uint8 (1, height, width, channels).
+
+    Raises:
+        ModelError: The process did not end well; its last words are the hint.
     """
-    engines = [open_artefact(artefact, spec) for artefact, spec in zip((candidate, reference), specs, strict=True)]
+    models = [
+        {"files": {role: str(path.resolve()) for role, path in artefact.files.items()}, "spec": encode(spec)}
+        for artefact, spec in zip((candidate, reference), specs, strict=True)
+    ]
+    request = {"models": models, "shape": list(frame.shape), "frame": base64.b64encode(frame.tobytes()).decode("ascii")}
+    ended = subprocess.run(  # noqa: S603 - this interpreter and our own module
+        [sys.executable, "-m", __name__], input=json.dumps(request), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+    )
+    if ended.returncode != 0:
+        last = ended.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        raise ModelError(f"the process that times artefacts ended with {ended.returncode}", hint=last[0][:400])
+    return decode(LatencyShare, json.loads(ended.stdout), where="timing", error=ModelError)
+
+
+def measure(engines: Sequence[Engine], frame: NDArray[np.uint8]) -> LatencyShare:
+    """Times the first of two engines in parts of the second."""
     calls: list[Callable[[], object]] = [partial(engine.infer, frame) for engine in engines]
     for _ in range(_WARM_UP_CALLS):
         for call in calls:
@@ -77,7 +108,21 @@ def latency_share(candidate: Artefact, reference: Artefact, specs: tuple[EngineS
     )
 
 
+def answer(request: dict[str, Any]) -> LatencyShare:
+    """What the process of its own does with a request."""
+    engines = []
+    for model in request["models"]:
+        spec = decode(EngineSpec, model["spec"], where="timing", error=ModelError)
+        engines.append(open_engine(spec, {spec.files[role]: memoryview(Path(path).read_bytes()) for role, path in model["files"].items()}))
+    frame = np.frombuffer(base64.b64decode(request["frame"]), dtype=np.uint8).reshape(request["shape"])
+    return measure(engines, frame)
+
+
 def host_name() -> str:
     """What a time is labelled with: the processor and the cores that may be used."""
     host = fingerprint()
     return f"{host.device_model or host.cpu_model or host.architecture}, {host.cores_usable} cores"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(encode(answer(json.load(sys.stdin)))))

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from edgekit.bundle.manifest import CamSpec
-from edgekit.catalog.recipe import ModelSpec
+from edgekit.catalog.recipe import ModelSpec, load_recipe
 from edgekit.catalog.target import Target
 from edgekit.compiler import checks
 from edgekit.compiler.finish import check_identity
+from edgekit.compiler.processes import Processes
 from edgekit.compiler.progress import Silent
 from edgekit.compiler.stages.measure import Measured, map_likeness
-from edgekit.errors import CatalogError, MissingEngineError, ModelError, TargetError
+from edgekit.errors import CatalogError, DataError, MissingEngineError, ModelError, TargetError
 from edgekit.evaluation.intervals import Figure
 
 
@@ -114,3 +115,94 @@ def test_likeness_is_the_correlation_of_the_answered_map():
     noise = Measured(logits=exact.logits, maps=np.random.default_rng(1).normal(size=exact.maps.shape).astype(np.float32))
     assert map_likeness(exact, noise)["median"] < 0.8
     assert map_likeness(exact, Measured(logits=exact.logits, maps=None)) is None
+
+
+def smooth_maps(frames=6, outputs=1, side=8, seed=0):
+    """Maps that vary slowly, so that a smaller one still shows them: float32 (frames, outputs, side, side)."""
+    random = np.random.default_rng(seed)
+    place = (np.arange(side) + 0.5) / side
+    waves = random.normal(size=(frames, outputs, 2, 1, 1))
+    return (waves[:, :, 0] * np.sin(2 * place)[:, None] + waves[:, :, 1] * np.cos(2 * place)[None, :]).astype(np.float32)
+
+
+def test_maps_of_one_logit_and_of_two_are_of_the_same_label():
+    """A network with two logits that says exactly what one with a single logit says has the same map, for either answer."""
+    single = smooth_maps()
+    logits = single.mean(axis=(2, 3))
+    assert (logits > 0).any()
+    assert (logits < 0).any()
+    pair = np.concatenate([-single, single], axis=1)
+    one, two = Measured(logits=logits, maps=single), Measured(logits=pair.mean(axis=(2, 3)), maps=pair)
+    assert map_likeness(one, two) == pytest.approx({"median": 1.0, "p5": 1.0})
+    assert map_likeness(two, one) == pytest.approx({"median": 1.0, "p5": 1.0})
+    turned = Measured(logits=-logits, maps=-single)
+    assert map_likeness(one, turned)["median"] == pytest.approx(-1.0)
+
+
+def test_maps_of_two_sizes_are_compared_at_the_smaller():
+    """A student with another grid does not end a compile, and a shrunk map is like the one it came from."""
+    large = smooth_maps(outputs=3, side=8)
+    small = large.reshape(6, 3, 4, 2, 4, 2).mean(axis=(3, 5))
+    logits = large.mean(axis=(2, 3))
+    exact, student = Measured(logits=logits, maps=large), Measured(logits=logits, maps=small)
+    assert map_likeness(exact, student) == pytest.approx({"median": 1.0, "p5": 1.0}, abs=1e-5)
+    assert map_likeness(student, exact) == pytest.approx({"median": 1.0, "p5": 1.0}, abs=1e-5)
+
+
+def recipe(*settings):
+    given = ("model.weights=w", "data.manifest=m", *settings)
+    return load_recipe("kermany-lite0", settings=given)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (("compress.prune={latency_target=0.5}", "compress.distill={}", "compress.search=true"), "a search runs in one process, not in 3"),
+        (("compress.distill={batch=32}",), "compress.distill.batch = 32 cannot be shared evenly by 3 processes"),
+        (('compress.quantize.ladder=["qat"]',), "compress.quantize.qat.batch = 16 cannot be shared evenly"),
+    ],
+)
+def test_what_a_launchers_processes_cannot_do_is_refused(settings, says):
+    """Before any work, and only where there are several."""
+    with pytest.raises(CatalogError, match=says):
+        checks.check_processes(recipe(*settings), Processes(rank=0, count=3))
+    checks.check_processes(recipe(*settings), Processes())
+
+
+class NoTrain:
+    """A data manifest without frames of `train`."""
+
+    def split(self, name):
+        raise DataError(f"no row has the split {name!r}")
+
+
+@pytest.mark.parametrize("settings", [("compress.distill={}",), ('compress.quantize.ladder=["ptq", "qat"]',)])
+def test_training_without_frames_is_refused_at_the_start(settings):
+    """Not after the other rungs were tried; quantization alone needs none."""
+    with pytest.raises(DataError, match="no row has the split 'train'"):
+        checks.check_trainable(recipe(*settings), NoTrain())
+    checks.check_trainable(recipe(), NoTrain())
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        (("model.source=onnx:m.onnx", "compress.distill={}"), True),
+        (('compress.student={source="pt2:s.pt2"}', "compress.distill={}"), True),
+        (("model.source=onnx:m.onnx", 'compress.student={source="timm:resnet18"}', "compress.distill={}"), False),
+        (("model.source=onnx:m.onnx",), False),
+    ],
+    ids=["onnx-model", "pt2-student", "onnx-teacher", "quantization"],
+)
+def test_what_is_no_network_of_pytorch_is_not_trained(settings, refused):
+    """It is the student that is trained; a teacher in another form is asked later."""
+
+    class Whole:
+        def split(self, name):
+            return (name,)
+
+    if refused:
+        with pytest.raises(CatalogError, match="is no network that PyTorch can train"):
+            checks.check_trainable(recipe(*settings), Whole())
+    else:
+        checks.check_trainable(recipe(*settings), Whole())

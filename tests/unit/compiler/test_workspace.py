@@ -321,3 +321,15 @@ def test_every_process_takes_part_in_a_collective_stage(tmp_path):
         w.Workspace(tmp_path, Silent(), Ranks(rank=1, count=2)).run(Together(made=made))
     assert made == ["x"]
     assert w.Workspace(tmp_path, Silent(), Ranks(rank=0, count=2)).run(Together(made=made)) == "2"
+
+
+def test_what_a_stage_runs_inside_is_part_of_it(space):
+    """The report's times add up: a trial of a search is not counted beside the search."""
+
+    class Outer(Copy):
+        def apply(self, folder, progress):
+            space.run(Copy(made=[], text="inner"))
+            super().apply(folder, progress)
+
+    space.run(Outer(made=[]), label="outer")
+    assert [record.name for record in space.records] == ["copy outer"]

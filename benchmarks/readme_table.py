@@ -123,7 +123,8 @@ def compression(result: Result) -> str:
 
 def difference(found: Mapping[str, Any]) -> str:
     """ΔAUC with its bound, less what may fall unseen where nothing varies (`AucDifference.undetected`)."""
-    return f"{signed(found['difference'])} (> {signed(found['lower_bound'] - (found.get('undetected') or 0.0))})"
+    bound = None if found["lower_bound"] is None else found["lower_bound"] - (found.get("undetected") or 0.0)
+    return f"{signed(found['difference'])} (> {signed(bound)})"
 
 
 def likeness(found: Mapping[str, float] | None) -> str:

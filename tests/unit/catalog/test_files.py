@@ -129,6 +129,6 @@ def test_a_calibration_that_cheats_or_misspells_is_refused(section, old, new, me
 
 def test_a_target_without_architecture_is_refused(section):
     """No device could ever match it."""
-    (section / "x.toml").write_text('title = "t"\narchitectures = []\nengine = "openvino"\n[settings]\n')
+    (section / "x.toml").write_text('title = "t"\narchitectures = []\n[[engines]]\nname = "openvino"\n[engines.settings]\n')
     with pytest.raises(CatalogError, match="architectures is empty"):
         load_target("x")

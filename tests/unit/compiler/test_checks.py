@@ -7,7 +7,7 @@ import pytest
 
 from edgekit.bundle.manifest import CamSpec
 from edgekit.catalog.recipe import ModelSpec, load_recipe
-from edgekit.catalog.target import Target
+from edgekit.catalog.target import EngineChoice, Target
 from edgekit.compiler import checks
 from edgekit.compiler.finish import check_identity
 from edgekit.compiler.processes import Processes
@@ -28,7 +28,7 @@ class Notes(Silent):
 
 
 def target(**changes):
-    table = {"name": "t", "title": "T", "architectures": ("x86_64",), "engine": "openvino", "settings": {}}
+    table = {"name": "t", "title": "T", "architectures": ("x86_64",), "engines": (EngineChoice(name="openvino", settings={}),)}
     return Target(**{**table, **changes})
 
 

@@ -80,3 +80,22 @@ def test_a_time_carries_its_host(monkeypatch):
     host = SimpleNamespace(device_model="Scanner 3", cpu_model="A processor", architecture="x86_64", cores_usable=4)
     monkeypatch.setattr(timing, "fingerprint", lambda: host)
     assert timing.host_name() == "Scanner 3, 4 cores"
+
+
+@pytest.mark.parametrize(
+    ("timings", "expected"),
+    [
+        ([(0.5, False), (0.3, True), (0.2, True)], 0.3),
+        ([(0.9, False), (0.3, False), (0.5, False), (0.4, False), (0.6, False)], 0.5),
+    ],
+    ids=["first-steady", "never-steady"],
+)
+def test_a_busy_machine_is_timed_again(timings, expected):
+    """The first steady timing counts; where none is steady, the middle one."""
+    left = iter(timings)
+
+    def timed():
+        share, steady = next(left)
+        return timing.LatencyShare(latency_ms=share, reference_ms=1.0, share=share, low=share, high=share, samples=150, steady=steady)
+
+    assert timing.steadiest(timed).share == expected

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from edgekit.catalog.target import Fact, Target
+from edgekit.catalog.target import EngineChoice, Fact, Target
 from edgekit.errors import DataError
 from edgekit.evaluation import decision
 from edgekit.evaluation.delong import paired_auc_difference
@@ -159,8 +159,7 @@ TARGET = Target(
     name="x86-64",
     title="x86-64 CPU",
     architectures=("x86_64",),
-    engine="openvino",
-    settings={"NUM_STREAMS": "1"},
+    engines=(EngineChoice(name="openvino", settings={"NUM_STREAMS": "1"}),),
     facts=(Fact(statement="INT8 is fast.", source="a manual"),),
 )
 
@@ -528,7 +527,7 @@ def test_labels_files_and_reasons_can_never_become_markup():
         source=hostile,
         bundles=[hostile],
         target__title=hostile,
-        target__settings={hostile: hostile},
+        target__engines=[{"name": hostile, "settings": {hostile: hostile}}],
         cam__reason=hostile,
         auc_difference__method=hostile,
         auc_difference__reason=hostile,

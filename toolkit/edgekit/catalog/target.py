@@ -1,12 +1,21 @@
-"""What is known about a device: one TOML in `targets/` each."""
+"""What is known about a device: one TOML in `targets/` each.
+
+Rules this file keeps:
+
+1. A profile says what a device has, never how fast it is: latencies are measured on the device in the hand.
+2. Everything a profile relies on is a fact with its source.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from edgekit.catalog import files
 from edgekit.errors import CatalogError
 from edgekit.schema.decode import decode
+
+_DOTTED = re.compile(r"\d+(\.\d+)+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +27,105 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineChoice:
+    """An engine that bundles for the device are made for.
+
+    Attributes:
+        name: Name of the runtime's engine.
+        settings: The engine's configuration keys; pinned in every bundle.
+    """
+
+    name: str
+    settings: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JetPack:
+    """A release of NVIDIA's system for Jetson that the device runs.
+
+    Attributes:
+        version: Of JetPack.
+        l4t: Version of Linux for Tegra, as `/etc/nv_tegra_release` gives it.
+        tensorrt: Version of TensorRT in it.
+        cuda: Version of CUDA in it.
+        python: Version of the system's Python.
+    """
+
+    version: str
+    l4t: str
+    tensorrt: str
+    cuda: str
+    python: str
+
+    def __post_init__(self) -> None:
+        for key in ("version", "l4t", "tensorrt", "cuda", "python"):
+            if not _DOTTED.fullmatch(getattr(self, key)):
+                raise ValueError(f"{key} {getattr(self, key)!r} is not numbers with dots between")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jetson:
+    """A Jetson module.
+
+    Attributes:
+        part_numbers: As in `/proc/device-tree/compatible`, without `nvidia,`; several where one profile stands for several boards.
+        soc: Name of the system on chip.
+        compute_capability: Of its GPU.
+        multiprocessors: Streaming multiprocessors of its GPU.
+        memory_mib: Memory that CPU and GPU share.
+        dla_cores: Deep learning accelerators; 0 where there is none.
+        dla_generation: 1 or 2; 0 where there is none.
+        sparsity_2_4: Whether its tensor cores use 2:4 structured sparsity.
+        io_coherent: Whether pinned host memory stays cached for the CPU, so that input and output need no copy.
+        jetpacks: The releases it runs, the oldest first.
+    """
+
+    part_numbers: tuple[str, ...]
+    soc: str
+    compute_capability: str
+    multiprocessors: int
+    memory_mib: int
+    dla_cores: int
+    dla_generation: int
+    sparsity_2_4: bool
+    io_coherent: bool
+    jetpacks: tuple[JetPack, ...]
+
+    def __post_init__(self) -> None:
+        if not self.part_numbers or not self.jetpacks:
+            raise ValueError("part_numbers and jetpacks must not be empty")
+        if not _DOTTED.fullmatch(self.compute_capability):
+            raise ValueError(f"compute_capability {self.compute_capability!r} is not numbers with a dot between")
+        if self.multiprocessors < 1 or self.memory_mib < 1:
+            raise ValueError("multiprocessors and memory_mib must be above 0")
+        if self.dla_generation not in (0, 1, 2) or (self.dla_cores == 0) != (self.dla_generation == 0) or self.dla_cores < 0:
+            raise ValueError(f"dla_cores = {self.dla_cores} and dla_generation = {self.dla_generation} contradict each other")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorRt:
+    """What graphs for the device have to keep to.
+
+    Attributes:
+        versions: TensorRT versions that every exported graph must conform to, "major.minor", the oldest first.
+        opset: ONNX opset of exported graphs.
+        strongly_typed: Whether every tensor's type is in the graph (TensorRT 10 and newer), rather than chosen by the builder.
+    """
+
+    versions: tuple[str, ...]
+    opset: int
+    strongly_typed: bool
+
+    def __post_init__(self) -> None:
+        if not self.versions or any(not re.fullmatch(r"\d+\.\d+", version) for version in self.versions):
+            raise ValueError(f"versions {list(self.versions)} must be one or more of the form major.minor")
+        if not 13 <= self.opset <= 24:
+            raise ValueError(f"opset must be between 13 and 24, not {self.opset}")
+        if self.strongly_typed and (self.opset < 19 or any(int(version.partition(".")[0]) < 10 for version in self.versions)):
+            raise ValueError("strongly_typed needs TensorRT 10 and opset 19, the first with float16 scales")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """A device profile.
 
@@ -25,25 +133,44 @@ class Target:
         name: Name of the file, without `.toml`.
         title: For people.
         architectures: `platform.machine()` in lower case of the machines it stands for.
-        engine: Name of the runtime's engine.
-        settings: The engine's configuration keys; pinned in every bundle made for this target.
+        engines: The first is what a bundle is made for and must be accepted with. The others travel in the bundle too, each with its own artefact, where the
+            gate accepts that; they answer when the first cannot.
         channel_multiple: Pruned channel counts are multiples of this, so that the engine's vector units are full.
+        instruction_sets: What the CPU must have, of the names that `edgekit doctor` tells; any one of them will do. Empty where every CPU of the
+            architectures will do.
+        int8_saturates: Whether a CPU of this profile may sum pairs of int8 products in 16 bits, and so cut off large sums unseen; weights then use half of
+            the range.
+        jetson: The module, where it is one.
+        tensorrt: What graphs for TensorRT keep to, where the device has it.
         facts: What the profile relies on.
     """
 
     name: str
     title: str
     architectures: tuple[str, ...]
-    engine: str
-    settings: dict[str, str]
+    engines: tuple[EngineChoice, ...]
     channel_multiple: int = 1
+    instruction_sets: tuple[str, ...] = ()
+    int8_saturates: bool = False
+    jetson: Jetson | None = None
+    tensorrt: TensorRt | None = None
     facts: tuple[Fact, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.architectures:
             raise ValueError("architectures is empty")
+        names = [engine.name for engine in self.engines]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"engines is empty or names one twice: {names}")
         if not 1 <= self.channel_multiple <= 256:
             raise ValueError(f"channel_multiple must be between 1 and 256, not {self.channel_multiple}")
+        if (self.tensorrt is not None) != any(name.startswith("tensorrt") for name in names):
+            raise ValueError("a target has a table [tensorrt] exactly when TensorRT is among its engines")
+
+    @property
+    def engine(self) -> EngineChoice:
+        """The engine that bundles are made for."""
+        return self.engines[0]
 
 
 def load_target(name: str) -> Target:

@@ -14,14 +14,15 @@ def targets(name: str | None = typer.Argument(None, metavar="NAME", help="Show o
 
     if name is None:
         found = [load_target(item) for item in files.names("targets")]
-        say(table([(target.name, target.engine, target.title) for target in found], header=("target", "engine", "title"), words=3))
+        say(table([(target.name, ", ".join(engine.name for engine in target.engines), target.title) for target in found], header=("target", "engines", "title"), words=3))
         return
     target = load_target(name)
     say(f"{target.name}: {target.title}")
     say(f"  architectures  {', '.join(target.architectures)}")
-    say(f"  engine         {target.engine}")
-    for key, value in target.settings.items():
-        say(f"  setting        {key} = {value}")
+    for engine in target.engines:
+        say(f"  engine         {engine.name}")
+        for key, value in engine.settings.items():
+            say(f"  setting        {key} = {value}")
     for fact in target.facts:
         say(f"  {fact.statement}")
         say(f"      source: {fact.source}")

@@ -40,9 +40,9 @@ def check_machine(target: Target, *, quantizes: bool) -> None:
             f"the target {target.name} is {', '.join(target.architectures)}, this machine is {machine}",
             hint="a bundle is proven on the kind of machine it runs on; compile it there",
         )
-    found = engine_class(target.engine).available()
+    found = engine_class(target.engine.name).available()
     if found.version is None:
-        raise MissingEngineError(f"the target {target.name} needs {target.engine}: {found.reason}", hint=found.hint)
+        raise MissingEngineError(f"the target {target.name} needs {target.engine.name}: {found.reason}", hint=found.hint)
     if quantizes and importlib.util.find_spec("nncf") is None:
         raise MissingEngineError("NNCF is not installed", hint="install the extra: edgekit-toolkit[compile]")
 

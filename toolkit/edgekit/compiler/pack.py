@@ -52,11 +52,11 @@ _SCALE_PERCENTILE = 99.0
 def engine_spec(target: Target, artefact: Artefact) -> EngineSpec:
     """The manifest's entry of an artefact: pinned settings, and the engine version it was proven with as the oldest allowed."""
     return EngineSpec(
-        name=target.engine,
+        name=target.engine.name,
         files=dict(_MEMBER_OF_ROLE),
-        minimum_version=engine_class(target.engine).available().version or "",
+        minimum_version=engine_class(target.engine.name).available().version or "",
         precision=artefact.precision,
-        settings=dict(target.settings),
+        settings=dict(target.engine.settings),
         outputs=artefact.outputs,
     )
 

@@ -6,7 +6,8 @@ Rules this file keeps:
    nine tenths of the time.
 2. Two artefacts take turns, call by call, so that a busy machine slows both; what counts is the ratio of their medians.
 3. It happens in a process of its own, as on a device: in the compile's, PyTorch's threads and memory slow small models more than large ones.
-4. A time belongs to the host it was measured on, and carries its name.
+4. A busy machine decides nothing while it can be helped: what was not steady is timed again, some times at most, and then the middle of all counts.
+5. A time belongs to the host it was measured on, and carries its name.
 
     python -m edgekit.compiler.timing      is that process: a request as JSON on stdin, a `LatencyShare` on stdout
 """
@@ -36,6 +37,8 @@ from edgekit.runtime.engines.base import Engine
 from edgekit.schema.decode import decode, encode
 
 _TIMEOUT_S = 600.0
+TRIES = 5
+"""Timings at most until one is steady."""
 PAIR_BUDGET = Budget(seconds=1.5, min_samples=150, max_seconds=30.0)
 _WARM_UP_CALLS = 10
 
@@ -80,8 +83,22 @@ def latency_share(candidate: Artefact, reference: Artefact, specs: tuple[EngineS
         for artefact, spec in zip((candidate, reference), specs, strict=True)
     ]
     request = {"models": models, "shape": list(frame.shape), "frame": base64.b64encode(frame.tobytes()).decode("ascii")}
+    return steadiest(lambda: _timed(json.dumps(request)))
+
+
+def steadiest(time: Callable[[], LatencyShare]) -> LatencyShare:
+    """The first steady timing of `TRIES`, or else the one with the middle share (rule 4)."""
+    found: list[LatencyShare] = []
+    while len(found) < TRIES:
+        found.append(time())
+        if found[-1].steady:
+            return found[-1]
+    return sorted(found, key=lambda timing: timing.share)[len(found) // 2]
+
+
+def _timed(request: str) -> LatencyShare:
     ended = subprocess.run(  # noqa: S603 - this interpreter and our own module
-        [sys.executable, "-m", __name__], input=json.dumps(request), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        [sys.executable, "-m", __name__], input=request, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
     )
     if ended.returncode != 0:
         last = ended.stderr.strip().splitlines()[-1:] or ["it said nothing"]

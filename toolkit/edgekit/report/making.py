@@ -84,7 +84,7 @@ def stages_section(document: Document) -> Html:
 def target_facts(document: Document) -> Html:
     """The device profile the bundle was made for."""
     target, engine = document["target"], document["engine"]
-    settings = ", ".join(f"{key} = {value}" for key, value in target["settings"].items())
+    settings = ", ".join(f"{key} = {value}" for key, value in target["engines"][0]["settings"].items())
     thresholds = ", ".join(f"{label} {decimal(value)}" for label, value in document["thresholds"].items())
     pairs: list[tuple[str, Content]] = [
         ("Target", f"{target['name']}: {target['title']}"),

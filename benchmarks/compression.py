@@ -7,7 +7,7 @@ Every case is a compile with a recipe of `models/` and the settings below, chose
 ratios of interleaved runs: bundle against bundle (`engine.infer` of the same frame), and against PyTorch eager as in `speed.py`. The map is compared with the
 trained model's FP32 map on every test frame. "NNCF defaults" is as in `accuracy.py`.
 
-The case `ensemble` needs ImageNet weights (`imagenet_weights.py`) at `.edgekit/imagenet-lite0.safetensors`.
+The cases `densenet121-lite0` and `ensemble` need ImageNet weights (`imagenet_weights.py`) at `.edgekit/imagenet-lite0.safetensors`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from edgekit.compiler.workspace import Workspace
 WORKDIR = Path(".edgekit")
 BUNDLES = WORKDIR / "bundles"
 IMAGENET = WORKDIR / "imagenet-lite0.safetensors"
+IMAGENET_STUDENTS = ("kermany-densenet121-lite0", "kermany-ensemble-lite0")
 QAT = 'compress.quantize.ladder=["ptq", "ptq-full", "qat"]'
 
 
@@ -57,6 +58,7 @@ class Case:
 
 CASES = {
     "densenet121-small": Case(recipe="kermany-densenet121-small", teacher="kermany-densenet121"),
+    "densenet121-lite0": Case(recipe="kermany-densenet121-lite0", teacher="kermany-densenet121"),
     "lite0-qat": Case(recipe="kermany-lite0-qat", teacher="kermany-lite0"),
     "breast-us": Case(recipe="breast-us-lite0", teacher="breast-us-lite0", settings=(QAT,)),
     "pocus-lung": Case(recipe="pocus-lung-lite0", teacher="pocus-lung-lite0", settings=(QAT,)),
@@ -120,14 +122,13 @@ def measure(name: str, case: Case) -> dict[str, Any]:
 def case_recipe(case: Case, teacher: Teacher) -> Recipe:
     """The recipe of a case with its weights and data; a model that is refused is written and marked, to be timed."""
     settings = [*case.settings, "accept.enforce=false"]
-    if case.recipe == "kermany-ensemble-lite0":
+    if case.recipe in IMAGENET_STUDENTS:
         if not IMAGENET.is_file():
             sys.exit(f"python benchmarks/imagenet_weights.py {IMAGENET}")
+        settings.append(f"compress.student.weights={json.dumps(str(IMAGENET.resolve()))}")
+    if case.recipe == "kermany-ensemble-lite0":
         densenet = json.dumps(str(real_data() / "teachers" / "kermany-densenet121.safetensors"))
-        settings += [
-            f"compress.student.weights={json.dumps(str(IMAGENET.resolve()))}",
-            f'compress.distill.teachers=[{{ source = "timm:densenet121", weights = {densenet} }}]',
-        ]
+        settings.append(f'compress.distill.teachers=[{{ source = "timm:densenet121", weights = {densenet} }}]')
     return teacher_recipe(Teacher(recipe=case.recipe, weights=teacher.weights, data=teacher.data), *settings)
 
 

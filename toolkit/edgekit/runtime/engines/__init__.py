@@ -14,6 +14,7 @@ from edgekit.runtime.engines.base import Engine
 
 ENGINES: Mapping[str, str] = {
     "openvino": "edgekit.runtime.engines.openvino:OpenVinoEngine",
+    "onnxruntime": "edgekit.runtime.engines.onnxruntime:OnnxRuntimeEngine",
 }
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import EngineSpec
-from edgekit.errors import DataError
+from edgekit.errors import DataError, TargetError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,3 +94,17 @@ class Engine(ABC):
                 f"the graph takes uint8 {self.input_shape}, not {tensor.dtype} {tensor.shape}", hint="`imaging.preprocess` makes the tensor"
             )
         return self._infer(tensor)
+
+
+def check_version(library: str, version: str, spec: EngineSpec) -> None:
+    """Refuses a library that is older than the one a bundle was proven with.
+
+    Raises:
+        TargetError: It is older.
+    """
+    if _numbers(version) < _numbers(spec.minimum_version):
+        raise TargetError(f"{library} {version} is older than {spec.minimum_version}, which the bundle was proven with", hint=f"update {library}")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())

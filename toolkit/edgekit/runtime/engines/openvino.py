@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.errors import BundleError, MissingEngineError, TargetError, nearest
-from edgekit.runtime.engines.base import Availability, Engine, RawOutput
+from edgekit.runtime.engines.base import Availability, Engine, RawOutput, check_version
 
 DEVICE = "CPU"
 _INSTALL = "install the extra: edgekit-toolkit[openvino]"
@@ -102,10 +102,7 @@ class OpenVinoEngine(Engine):
         _check_spec(spec)
         openvino = load_library()
         version = openvino.__version__.split("-")[0]
-        if _version(version) < _version(spec.minimum_version):
-            raise TargetError(
-                f"OpenVINO {version} is older than {spec.minimum_version}, which the bundle was proven with", hint="update openvino"
-            )
+        check_version("OpenVINO", version, spec)
         core = shared_core()
         try:
             weights = openvino.Tensor(np.frombuffer(members[spec.files["bin"]], dtype=np.uint8))
@@ -196,12 +193,3 @@ def _check_setting(compiled: Any, key: str, wanted: str) -> None:
     found = compiled.get_property(key).get_type_name()
     if found != wanted:
         raise TargetError(f"this device runs {key} = {found}, the bundle was proven with {wanted}", hint="compile it for this target")
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".") if part.isdigit())
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

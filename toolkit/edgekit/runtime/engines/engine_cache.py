@@ -1,0 +1,343 @@
+"""Where engines that were built on this device are kept, and when one may be used.
+
+An entry is two files: the payload (`NAME.plan`), byte for byte as the library gave it, and a sidecar (`NAME.json`) with the key it was made for, its size
+and its sha256. NAME comes from the key.
+
+Rules this file keeps:
+
+1. A plan is executable. It is handed out only when the key in the sidecar is the one asked for and the sha256 is right of the very bytes that are handed
+   out; whatever is foreign, damaged, cut short or of another version is told and never loaded.
+2. The folder must be this user's (or root's) and writable by nobody else, and so must every file in it: the sidecar lies beside the payload, so it
+   protects from damage and mix-ups, not from somebody who can write here.
+3. A file is written under another name, synchronised and renamed; the sidecar, which makes an entry one, comes last.
+4. One process builds an entry at a time (`locked`).
+5. A new plan withdraws the choices that were made with the one before it: what answered the golden frames is what runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from edgekit.errors import OutputError, TargetError
+from edgekit.runtime.engines import cache_files
+
+SCHEMA = 1
+"""Raised when a plan of before must not be used any more, whatever it was made from."""
+
+ENVIRONMENT = "EDGEKIT_ENGINE_CACHE"
+MAX_PAYLOAD_BYTES = 4 * 2**30
+MAX_SIDECAR_BYTES = 2**20
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_KIND = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceKey:
+    """What a plan, its timings and a choice between plans depend on, of the device.
+
+    Attributes:
+        tensorrt: Full version.
+        cuda_runtime: Of the Python binding.
+        cuda_driver: Newest CUDA that the driver supports.
+        compute_capability: Of the GPU.
+        gpu: Its name.
+        multiprocessors: Its streaming multiprocessors.
+        module: Part number of the Jetson module; empty on other machines.
+        l4t: Version of Linux for Tegra; empty on other machines.
+        schema: `SCHEMA`.
+    """
+
+    tensorrt: str
+    cuda_runtime: str
+    cuda_driver: str
+    compute_capability: str
+    gpu: str
+    multiprocessors: int
+    module: str
+    l4t: str
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryKey:
+    """What an entry was made from: its kind ("tensorrt-int8"), the sha256 of the model, the builder's options, and the device."""
+
+    kind: str
+    onnx_sha256: str
+    options: Mapping[str, str]
+    device: DeviceKey
+
+    def document(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "kind": self.kind,
+            "onnx_sha256": self.onnx_sha256,
+            "options": dict(sorted(self.options.items())),
+            "device": asdict(self.device),
+        }
+
+    @property
+    def name(self) -> str:
+        """Name of the entry's files, without the ending."""
+        if not _KIND.fullmatch(self.kind):
+            raise TargetError(f"{self.kind!r} is no kind of cached engine", hint="use the engines' names")
+        canonical = json.dumps(self.document(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return f"{self.kind}-{hashlib.sha256(canonical.encode()).hexdigest()[:40]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A payload that may be used, and what its sidecar says about the making."""
+
+    payload: bytes
+    sha256: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unusable:
+    """Why there is no payload."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which built engines of a bundle may answer here.
+
+    Attributes:
+        order: Engines that reproduced their golden frames, the fastest first.
+        refused: Engine to why it may not answer.
+    """
+
+    order: tuple[str, ...]
+    refused: Mapping[str, str]
+
+
+def default_folder() -> Path:
+    """The folder that the environment names, else the user's cache.
+
+    Raises:
+        TargetError: This user has no home folder.
+    """
+    if os.environ.get(ENVIRONMENT):
+        return Path(os.environ[ENVIRONMENT]).absolute()
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        return (base if base.is_absolute() else Path.home() / ".cache") / "edgekit" / "engines"
+    except RuntimeError as error:
+        raise TargetError("there is no home folder to keep engines in", hint=f"set {ENVIRONMENT} to a folder of this user") from error
+
+
+class EngineCache:
+    """Entries in one folder.
+
+    Args:
+        folder: Where; None for `default_folder`. It is made by the first write.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = default_folder() if folder is None else folder.absolute()
+
+    def load(self, key: EntryKey) -> Entry | Unusable:
+        """The payload of a key, or why there is none.
+
+        Raises:
+            TargetError: The folder may be written by others; nothing in it is looked at.
+        """
+        if not self._exists():
+            return Unusable(reason="no engine was built here yet")
+        sidecar = self._sidecar(f"{key.name}.json")
+        if isinstance(sidecar, Unusable):
+            return Unusable(reason=self._nearest(key) if not (self.folder / f"{key.name}.json").exists() else sidecar.reason)
+        if sidecar.get("key") != key.document():
+            return Unusable(reason="the entry's key is not the one its name says")
+        try:
+            payload = cache_files.read(self.folder / f"{key.name}.plan", MAX_PAYLOAD_BYTES)
+        except cache_files.UnusableFileError as error:
+            return Unusable(reason=str(error))
+        if len(payload) != sidecar.get("size_bytes"):
+            return Unusable(reason=f"the plan has {len(payload)} bytes, not the {sidecar.get('size_bytes')} it was built with")
+        digest = hashlib.sha256(payload).hexdigest()
+        if digest != sidecar.get("sha256"):
+            return Unusable(reason="the plan is not the one that was built (sha256)")
+        return Entry(payload=payload, sha256=digest, facts=sidecar)
+
+    def store(self, key: EntryKey, payload: bytes, facts: Mapping[str, Any]) -> Entry:
+        """Writes an entry, in the place of one of the same key, and withdraws the choices made with that.
+
+        Args:
+            key: What it was made from.
+            payload: As the library gave it.
+            facts: More for the sidecar: how long it took, for example.
+
+        Raises:
+            OutputError: It cannot be written.
+            TargetError: The folder may be written by others.
+        """
+        self.prepare()
+        self._withdraw_choices(key.name)
+        digest = hashlib.sha256(payload).hexdigest()
+        sidecar = {**facts, "key": key.document(), "sha256": digest, "size_bytes": len(payload)}
+        # A sidecar of before would describe other bytes than the plan for a moment; `load` would only refuse them, but why make it.
+        with contextlib.suppress(FileNotFoundError):
+            (self.folder / f"{key.name}.json").unlink()
+        cache_files.write(self.folder / f"{key.name}.plan", payload)
+        cache_files.write(self.folder / f"{key.name}.json", _json(sidecar))
+        return Entry(payload=payload, sha256=digest, facts=sidecar)
+
+    def prepare(self) -> None:
+        """Makes the folder where there is none, and finds out whether entries can be written.
+
+        Raises:
+            OutputError: They cannot.
+            TargetError: The folder may be written by others.
+        """
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"{self.folder} cannot be made: {error.strerror}", hint=f"set {ENVIRONMENT} to a folder of this user"
+            ) from error
+        self._exists()
+        cache_files.probe(self.folder, hint=f"set {ENVIRONMENT} to a folder that this user can write to")
+
+    @contextlib.contextmanager
+    def locked(self, key: EntryKey, *, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Holds the right to build an entry; waits while another process has it. A process that ends gives it back, however it ends.
+
+        Args:
+            key: Of the entry.
+            waiting: Called once where another process has it.
+        """
+        self.prepare()
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            descriptor = os.open(self.folder / f"{key.name}.lock", flags, 0o600)
+        except OSError as error:
+            raise OutputError(f"{self.folder} cannot be locked: {error.strerror}", hint="remove what is in the way") from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def store_choice(
+        self, bundle_digest: str, device: DeviceKey, choice: Choice, entries: Mapping[str, str], facts: Mapping[str, Any]
+    ) -> None:
+        """Writes down which engines of a bundle may answer here.
+
+        Args:
+            bundle_digest: Of the bundle.
+            device: The device.
+            choice: What was found.
+            entries: Engine to the name of the entry that was tried.
+            facts: More for the file: latencies, for example.
+        """
+        self.prepare()
+        document = {
+            **facts,
+            "bundle": bundle_digest,
+            "device": asdict(device),
+            "entries": dict(entries),
+            "order": list(choice.order),
+            "refused": dict(choice.refused),
+        }
+        cache_files.write(self.folder / _choice_name(bundle_digest), _json(document))
+
+    def load_choice(self, bundle_digest: str, device: DeviceKey) -> Choice | Unusable:
+        """Which engines of a bundle may answer here, or why that is not known.
+
+        Raises:
+            TargetError: The folder may be written by others.
+        """
+        if not self._exists() or not (self.folder / _choice_name(bundle_digest)).exists():
+            return Unusable(reason="its engines were not built and tried on this device yet")
+        found = self._sidecar(_choice_name(bundle_digest))
+        if isinstance(found, Unusable):
+            return found
+        if found.get("device") != asdict(device):
+            return Unusable(reason=f"its engines were tried with {_difference(found.get('device'), asdict(device))}")
+        order, refused = found.get("order"), found.get("refused")
+        if (
+            found.get("bundle") != bundle_digest
+            or not _is_texts(order)
+            or not isinstance(refused, dict)
+            or not _is_texts(list(refused.values()))
+        ):
+            return Unusable(reason="what was written about them is damaged")
+        return Choice(order=tuple(order), refused=refused)
+
+    def _exists(self) -> bool:
+        """Whether the folder is there; refuses one that others may write to."""
+        try:
+            cache_files.check_folder(self.folder)
+        except FileNotFoundError:
+            return False
+        except cache_files.UnusableFileError as error:
+            raise TargetError(
+                f"engines are not taken from {self.folder}: {error}", hint=f"chmod go-w it, or set {ENVIRONMENT} to a folder of this user"
+            ) from error
+        return True
+
+    def _sidecar(self, name: str) -> dict[str, Any] | Unusable:
+        try:
+            found = json.loads(cache_files.read(self.folder / name, MAX_SIDECAR_BYTES))
+        except cache_files.UnusableFileError as error:
+            return Unusable(reason=str(error))
+        except (ValueError, RecursionError):
+            return Unusable(reason=f"{name} is damaged")
+        return found if isinstance(found, dict) else Unusable(reason=f"{name} is damaged")
+
+    def _nearest(self, key: EntryKey) -> str:
+        """Why there is no entry: another device or version built it, or nobody."""
+        wanted = key.document()
+        for path in sorted(self.folder.glob(f"{key.kind}-*.json")):
+            found = self._sidecar(path.name)
+            listed = found.get("key") if isinstance(found, dict) else None
+            if isinstance(listed, dict) and listed.get("onnx_sha256") == key.onnx_sha256:
+                if listed.get("device") != wanted["device"]:
+                    return f"the one that is cached was built with {_difference(listed.get('device'), wanted['device'])}"
+                return "the one that is cached was built with other options"
+        return "it was not built here yet"
+
+    def _withdraw_choices(self, entry: str) -> None:
+        for path in self.folder.glob("choice-*.json"):
+            found = self._sidecar(path.name)
+            entries = found.get("entries") if isinstance(found, dict) else None
+            if not isinstance(entries, dict) or entry in entries.values():
+                path.unlink(missing_ok=True)
+
+
+def _choice_name(bundle_digest: str) -> str:
+    if not _DIGEST.fullmatch(bundle_digest):
+        raise TargetError(f"{bundle_digest!r} is no digest of a bundle", hint="`edgekit inspect` shows it")
+    return f"choice-{bundle_digest}.json"
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, sort_keys=True, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _is_texts(found: object) -> TypeGuard[list[str]]:
+    return isinstance(found, list) and all(isinstance(item, str) for item in found)
+
+
+def _difference(found: object, wanted: Mapping[str, Any]) -> str:
+    """What another device had, in words."""
+    listed = found if isinstance(found, dict) else {}
+    return ", ".join(f"{name} {listed.get(name)!s:.80}, here {value}" for name, value in wanted.items() if listed.get(name) != value)

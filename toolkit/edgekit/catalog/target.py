@@ -4,6 +4,7 @@ Rules this file keeps:
 
 1. A profile says what a device has, never how fast it is: latencies are measured on the device in the hand.
 2. Everything a profile relies on is a fact with its source.
+3. What contradicts itself is refused: a profile is read by the compiler, the conformance checks and the device alike.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ from edgekit.errors import CatalogError
 from edgekit.schema.decode import decode
 
 _DOTTED = re.compile(r"\d+(\.\d+)+")
+_PART_NUMBER = re.compile(r"p\d{4}-\d{4}")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a version, for comparing."""
+    return tuple(int(part) for part in version.split("."))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +31,10 @@ class Fact:
 
     statement: str
     source: str
+
+    def __post_init__(self) -> None:
+        if not self.statement.strip() or not self.source.strip():
+            raise ValueError("a fact needs a statement and its source")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,16 +79,17 @@ class Jetson:
     """A Jetson module.
 
     Attributes:
-        part_numbers: As in `/proc/device-tree/compatible`, without `nvidia,`; several where one profile stands for several boards.
+        part_numbers: As in `/proc/device-tree/compatible`, without `nvidia,`; several where one profile stands for several boards, whose smallest it
+            then describes.
         soc: Name of the system on chip.
         compute_capability: Of its GPU.
-        multiprocessors: Streaming multiprocessors of its GPU.
-        memory_mib: Memory that CPU and GPU share.
+        multiprocessors: Streaming multiprocessors of its GPU. Smaller power modes switch some of them off, so a device may show fewer.
+        memory_mib: Memory that CPU and GPU share, as it is sold; the system shows less.
         dla_cores: Deep learning accelerators; 0 where there is none.
         dla_generation: 1 or 2; 0 where there is none.
         sparsity_2_4: Whether its tensor cores use 2:4 structured sparsity.
         io_coherent: Whether pinned host memory stays cached for the CPU, so that input and output need no copy.
-        jetpacks: The releases it runs, the oldest first.
+        jetpacks: The releases it runs, the oldest first by `l4t`.
     """
 
     part_numbers: tuple[str, ...]
@@ -94,6 +106,12 @@ class Jetson:
     def __post_init__(self) -> None:
         if not self.part_numbers or not self.jetpacks:
             raise ValueError("part_numbers and jetpacks must not be empty")
+        for number in self.part_numbers:
+            if not _PART_NUMBER.fullmatch(number) or self.part_numbers.count(number) > 1:
+                raise ValueError(f"part number {number!r} is not of the form p3767-0003, or there twice")
+        releases = [_numbers(jetpack.l4t) for jetpack in self.jetpacks]
+        if releases != sorted(set(releases)):
+            raise ValueError("jetpacks must be in the order of their l4t, each once")
         if not _DOTTED.fullmatch(self.compute_capability):
             raise ValueError(f"compute_capability {self.compute_capability!r} is not numbers with a dot between")
         if self.multiprocessors < 1 or self.memory_mib < 1:
@@ -119,10 +137,17 @@ class TensorRt:
     def __post_init__(self) -> None:
         if not self.versions or any(not re.fullmatch(r"\d+\.\d+", version) for version in self.versions):
             raise ValueError(f"versions {list(self.versions)} must be one or more of the form major.minor")
+        numbers = [_numbers(version) for version in self.versions]
+        if numbers != sorted(set(numbers)):
+            raise ValueError(f"versions {list(self.versions)} must be in order, each once")
         if not 13 <= self.opset <= 24:
             raise ValueError(f"opset must be between 13 and 24, not {self.opset}")
-        if self.strongly_typed and (self.opset < 19 or any(int(version.partition(".")[0]) < 10 for version in self.versions)):
+        if self.strongly_typed and (self.opset < 19 or numbers[0] < (10, 0)):
             raise ValueError("strongly_typed needs TensorRT 10 and opset 19, the first with float16 scales")
+        if not self.strongly_typed and numbers[-1] >= (11, 0):
+            raise ValueError("TensorRT 11 builds nothing but strongly typed graphs")
+        if numbers[0] < (10, 0) and self.opset > 17:
+            raise ValueError(f"TensorRT {self.versions[0]} reads ONNX up to opset 17, not {self.opset}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +191,10 @@ class Target:
             raise ValueError(f"channel_multiple must be between 1 and 256, not {self.channel_multiple}")
         if (self.tensorrt is not None) != any(name.startswith("tensorrt") for name in names):
             raise ValueError("a target has a table [tensorrt] exactly when TensorRT is among its engines")
+        if self.tensorrt is not None and self.jetson is not None:
+            for jetpack in self.jetson.jetpacks:
+                if ".".join(jetpack.tensorrt.split(".")[:2]) not in self.tensorrt.versions:
+                    raise ValueError(f"JetPack {jetpack.version} has TensorRT {jetpack.tensorrt}, which is not in [tensorrt] versions")
 
     @property
     def engine(self) -> EngineChoice:

@@ -43,6 +43,10 @@ class Availability:
     hint: str = ""
 
 
+class EngineNotBuiltError(TargetError):
+    """The engine has to be built on this device first: `edgekit build BUNDLE`."""
+
+
 class Engine(ABC):
     """A model, ready to run on one device. Not thread-safe: the classifier serializes access."""
 
@@ -76,6 +80,10 @@ class Engine(ABC):
     def map_shape(self) -> tuple[int, ...] | None:
         """Shape of the maps the graph computes, (outputs, rows, columns); None where it computes none."""
 
+    def close(self) -> None:
+        """Gives back what the engine holds beside memory of this process; it answers no more. Without it, that happens when it is collected."""
+        return
+
     @abstractmethod
     def _infer(self, tensor: NDArray[np.uint8]) -> RawOutput: ...
 
@@ -103,7 +111,9 @@ def check_version(library: str, version: str, spec: EngineSpec) -> None:
         TargetError: It is older.
     """
     if _numbers(version) < _numbers(spec.minimum_version):
-        raise TargetError(f"{library} {version} is older than {spec.minimum_version}, which the bundle was proven with", hint=f"update {library}")
+        raise TargetError(
+            f"{library} {version} is older than {spec.minimum_version}, which the bundle was proven with", hint=f"update {library}"
+        )
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -1,0 +1,273 @@
+"""Builds TensorRT engines on the device that will run them, and keeps them in the engine cache.
+
+Rules this file keeps:
+
+1. It builds from the bundle's ONNX, whose bytes were checked; nothing is downloaded and no plan comes from anywhere else.
+2. A bundle chooses among the settings that are listed here and no others.
+3. The key holds everything the plan depends on; with the same key nothing is built again.
+4. One process builds an engine at a time; one that waited takes what the other built.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgekit.bundle.manifest import EngineSpec
+from edgekit.errors import BundleError, nearest
+from edgekit.runtime import jetson
+from edgekit.runtime.engines import cuda as cuda_layer
+from edgekit.runtime.engines import tensorrt_api
+from edgekit.runtime.engines.base import check_version
+from edgekit.runtime.engines.cuda.base import Cuda
+from edgekit.runtime.engines.engine_cache import DeviceKey, EngineCache, Entry, EntryKey, Unusable
+from edgekit.runtime.engines.tensorrt_api import Api, BuildOptions
+
+ROLE = "onnx"
+PRECISIONS: Mapping[str, tuple[str, ...]] = {"tensorrt-int8": ("FP16", "INT8"), "tensorrt-fp16": ("FP16",)}
+"""Engine to the precisions that a builder before version 10 may use; from then on the graph says it."""
+
+TIMINGS = "tensorrt-timings"
+_AGAIN = "compile the bundle again"
+
+
+def is_tensorrt(name: str) -> bool:
+    """Whether an engine of a manifest is built on the device by TensorRT."""
+    return name in PRECISIONS
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError(f"{value} is not between {low} and {high}")
+        return value
+
+    return read
+
+
+def _truth(text: str) -> int:
+    if text not in ("true", "false"):
+        raise ValueError(f"{text!r} is neither true nor false")
+    return int(text == "true")
+
+
+SETTINGS: Mapping[str, Callable[[str], int]] = {
+    "CUDA_GRAPH": _truth,
+    "MAX_AUX_STREAMS": _integer(0, 7),
+    "OPTIMIZATION_LEVEL": _integer(0, 5),
+    "WORKSPACE_MIB": _integer(1, 65536),
+}
+"""What a bundle may choose, and how it is written."""
+
+# Left to itself, a builder takes all the memory there is.
+_PINNED = ("WORKSPACE_MIB",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of a bundle: what the builder is told, and whether a CUDA graph is captured."""
+
+    build: BuildOptions
+    cuda_graph: bool
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What a plan depends on, as text."""
+        build = self.build
+        return {
+            "FLAGS": " ".join(build.flags),
+            "MAX_AUX_STREAMS": str(build.max_aux_streams),
+            "OPTIMIZATION_LEVEL": "default" if build.optimization_level is None else str(build.optimization_level),
+            "WORKSPACE_MIB": str(build.workspace_mib),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """An engine in the cache.
+
+    Attributes:
+        engine: Name of the engine.
+        entry: Name of the cache's entry.
+        sha256: Of the plan.
+        size_bytes: Of the plan.
+        cached: Whether it was there already.
+        build_seconds: How long the build took, now or then.
+        reason: Why it was built: what was wrong with what the cache held. Empty where nothing was built.
+    """
+
+    engine: str
+    entry: str
+    sha256: str
+    size_bytes: int
+    cached: bool
+    build_seconds: float
+    reason: str
+
+
+class Progress(Protocol):
+    """Is told how far a build is."""
+
+    def begin(self, stage: str, *, cached: bool) -> None:
+        """A stage begins; `cached` where its result is there already."""
+
+    def step(self, done: int, total: int) -> None:
+        """So much of the stage is done."""
+
+    def note(self, text: str) -> None:
+        """Something worth knowing."""
+
+    def end(self) -> None:
+        """The stage is done."""
+
+
+def check_spec(spec: EngineSpec) -> None:
+    """Refuses an engine's entry in a manifest that is not one for TensorRT.
+
+    Raises:
+        BundleError: It names other files, or another engine.
+    """
+    if spec.name not in PRECISIONS:
+        raise BundleError(f"{spec.name!r} is no engine of TensorRT", hint=nearest(spec.name, PRECISIONS))
+    if sorted(spec.files) != [ROLE]:
+        raise BundleError(f"TensorRT needs the file {ROLE}, the manifest names {sorted(spec.files)}", hint=_AGAIN)
+
+
+def read_settings(spec: EngineSpec) -> Settings:
+    """The settings of a bundle.
+
+    Raises:
+        BundleError: One is not one that a bundle may choose, has no such value, or is not pinned.
+    """
+    found = {}
+    for key, text in spec.settings.items():
+        if key not in SETTINGS:
+            raise BundleError(f"the setting {key!r} of TensorRT is not one a bundle may choose", hint=nearest(key, SETTINGS))
+        try:
+            found[key] = SETTINGS[key](text)
+        except ValueError as error:
+            raise BundleError(f"the setting {key} of TensorRT: {error}", hint=_AGAIN) from error
+    for key in _PINNED:
+        if key not in found:
+            raise BundleError(f"the manifest does not pin {key}", hint=_AGAIN)
+    build = BuildOptions(
+        workspace_mib=found["WORKSPACE_MIB"],
+        optimization_level=found.get("OPTIMIZATION_LEVEL"),
+        max_aux_streams=found.get("MAX_AUX_STREAMS", 0),
+        flags=PRECISIONS[spec.name],
+    )
+    return Settings(build=build, cuda_graph=bool(found.get("CUDA_GRAPH", 1)))
+
+
+def device_key(api: Api, cuda: Cuda) -> DeviceKey:
+    """What plans depend on, of this device."""
+    facts, versions, module = cuda.device(), cuda.versions(), jetson.read_module()
+    return DeviceKey(
+        tensorrt=api.text,
+        cuda_runtime=versions.runtime,
+        cuda_driver=versions.driver,
+        compute_capability=facts.compute_capability,
+        gpu=facts.name,
+        multiprocessors=facts.multiprocessors,
+        module=module.part_number,
+        l4t=module.l4t,
+    )
+
+
+def entry_key(spec: EngineSpec, onnx: memoryview, settings: Settings, device: DeviceKey) -> EntryKey:
+    """What the plan of an engine depends on."""
+    return EntryKey(kind=spec.name, onnx_sha256=hashlib.sha256(onnx).hexdigest(), options=settings.options, device=device)
+
+
+def build(spec: EngineSpec, members: Mapping[str, memoryview], cache: EngineCache, progress: Progress) -> Built:
+    """Builds an engine of a bundle and keeps it, or finds it in the cache.
+
+    Args:
+        spec: The engine's entry in the manifest.
+        members: Member name to its checked bytes.
+        cache: Where plans are kept.
+        progress: Is told how far it is.
+
+    Raises:
+        MissingEngineError: TensorRT or a binding of CUDA is not installed.
+        TargetError: This device cannot build it, or TensorRT is older than the bundle asks for.
+        BundleError: TensorRT refuses the model; the message names the node.
+        OutputError: The cache cannot be written.
+    """
+    check_spec(spec)
+    settings = read_settings(spec)
+    api = tensorrt_api.open_api()
+    check_version("TensorRT", api.text, spec)
+    cache.prepare()
+    cuda = cuda_layer.open_cuda()
+    try:
+        with cuda.active():
+            onnx = members[spec.files[ROLE]]
+            key = entry_key(spec, onnx, settings, device_key(api, cuda))
+            with cache.locked(key, waiting=lambda: progress.note(f"another process builds {spec.name}; waiting for it")):
+                return _build_locked(_Job(api=api, cache=cache, key=key, onnx=onnx, options=settings.build, progress=progress))
+    finally:
+        cuda.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One build: with what, from what, under which key, and who is told."""
+
+    api: Api
+    cache: EngineCache
+    key: EntryKey
+    onnx: memoryview
+    options: BuildOptions
+    progress: Progress
+
+
+def _build_locked(job: _Job) -> Built:
+    key, progress = job.key, job.progress
+    found = job.cache.load(key)
+    progress.begin(f"build {key.kind}", cached=isinstance(found, Entry))
+    reason = ""
+    if isinstance(found, Unusable):
+        reason = found.reason
+        if not tensorrt_api.tells_progress(job.api):
+            progress.note(f"TensorRT {job.api.text} does not tell how far it is; a build takes minutes")
+        start = time.monotonic()
+        plan = _plan(job)
+        facts = {
+            "build_seconds": round(time.monotonic() - start, 3),
+            "built_at": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        }
+        found = job.cache.store(key, plan, facts)
+    progress.end()
+    return Built(
+        engine=key.kind,
+        entry=key.name,
+        sha256=found.sha256,
+        size_bytes=len(found.payload),
+        cached=not reason,
+        build_seconds=float(found.facts.get("build_seconds", 0.0)),
+        reason=reason,
+    )
+
+
+def _plan(job: _Job) -> bytes:
+    api = job.api
+    builder = tensorrt_api.make_builder(api)
+    network = tensorrt_api.make_network(api, builder)
+    parser = tensorrt_api.parse(api, network, bytes(job.onnx))
+    config = tensorrt_api.make_config(api, builder, job.options, job.progress.step)
+    # Timings are of the device and its library, not of a model: another model's build finds its layers timed.
+    timings = EntryKey(kind=TIMINGS, onnx_sha256="", options={}, device=job.key.device)
+    kept = job.cache.load(timings)
+    tensorrt_api.set_timings(config, kept.payload if isinstance(kept, Entry) else b"")
+    plan = tensorrt_api.build(api, builder, network, config)
+    del parser  # it owned the weights until here
+    found = tensorrt_api.get_timings(config)
+    if found:
+        job.cache.store(timings, found, {})
+    return plan

@@ -1,0 +1,277 @@
+"""TensorRT on a GPU of NVIDIA's: a Jetson, or a PC.
+
+Rules this file keeps:
+
+1. Opening never builds: a build takes minutes and belongs to the installation (`edgekit build BUNDLE`). What is opened is the plan in the cache whose key
+   is this device's and whose sha256 is right; otherwise it is told that there is none, and why.
+2. Everything is allocated once, before the first frame. Where CPU and GPU share memory and the CPU's cache stays valid, the GPU works on the host's
+   memory; elsewhere a frame is copied in and the answer out, on the same stream.
+3. A frame is one launch of a CUDA graph, captured after one plain run and compared with it; where that does not work, `describe` says why, and each frame
+   is enqueued.
+4. The context of the GPU is made current for each frame, in whichever thread it comes.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bundle.manifest import EngineSpec
+from edgekit.errors import BundleError, EdgekitError, TargetError
+from edgekit.runtime.engines import cuda as cuda_layer
+from edgekit.runtime.engines import tensorrt_api, tensorrt_build
+from edgekit.runtime.engines.base import Availability, Engine, EngineNotBuiltError, RawOutput, check_version
+from edgekit.runtime.engines.cuda.base import Cuda, DeviceBuffer, DeviceFacts, Graph, HostBuffer, Resource, Stream
+from edgekit.runtime.engines.engine_cache import EngineCache, EntryKey, Unusable
+from edgekit.runtime.engines.tensorrt_api import TensorFacts
+
+_Resource = TypeVar("_Resource", bound=Resource)
+_AGAIN = "compile the bundle again"
+_DTYPES: Mapping[str, type[np.generic]] = {"uint8": np.uint8, "float32": np.float32}
+
+
+class TensorRtEngine(Engine):
+    """A plan that was built on this device."""
+
+    def __init__(self, program: _Program, spec: EngineSpec, version: str, *, cuda_graph: bool) -> None:
+        self._program = program
+        self._spec = spec
+        self._version = version
+        maps = program.outputs[1:]
+        self._map_shape = maps[0].facts.shape[1:] if maps else None
+        self._free = weakref.finalize(self, program.free)
+        program.warm_up(cuda_graph=cuda_graph)
+
+    @classmethod
+    def open(cls, spec: EngineSpec, members: Mapping[str, memoryview]) -> TensorRtEngine:
+        tensorrt_build.check_spec(spec)
+        settings = tensorrt_build.read_settings(spec)
+        api = tensorrt_api.open_api()
+        check_version("TensorRT", api.text, spec)
+        cuda = cuda_layer.open_cuda()
+        program = _Program(cuda)
+        try:
+            key = tensorrt_build.entry_key(spec, members[spec.files[tensorrt_build.ROLE]], settings, tensorrt_build.device_key(api, cuda))
+            program.load(api, _cached_plan(key), spec)
+            return cls(program, spec, api.text, cuda_graph=settings.cuda_graph)
+        except BaseException:
+            program.free()
+            raise
+
+    @staticmethod
+    def available() -> Availability:
+        try:
+            api = tensorrt_api.open_api()
+            cuda_layer.open_cuda().close()
+        except EdgekitError as error:
+            return Availability(version=None, reason=error.message, hint=error.hint or "edgekit doctor shows what this machine has")
+        return Availability(version=api.text)
+
+    def describe(self) -> dict[str, str]:
+        program = self._program
+        return {
+            "name": self._spec.name,
+            "version": self._version,
+            "device": f"{program.device.name}, compute capability {program.device.compute_capability}",
+            "precision": self._spec.precision,
+            "threads": "one stream",
+            "memory": "the host's, mapped" if program.mapped else "the device's, copied to and from pinned memory",
+            "cuda_graph": program.no_graph or "captured",
+            "cuda": program.cuda_versions,
+        }
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self._program.taken.facts.shape
+
+    @property
+    def map_shape(self) -> tuple[int, ...] | None:
+        return self._map_shape
+
+    def close(self) -> None:
+        self._free()
+
+    def _infer(self, tensor: NDArray[np.uint8]) -> RawOutput:
+        if not self._free.alive:
+            raise TargetError("the engine was closed", hint="open the bundle again")
+        logits, *maps = self._program.run(tensor)
+        if not np.isfinite(logits).all():
+            raise TargetError(
+                "the model answered with NaN or infinite logits", hint="edgekit verify BUNDLE compares it with its golden frames"
+            )
+        return RawOutput(logits=logits[0], cam=maps[0][0] if maps else None)
+
+
+def _cached_plan(key: EntryKey) -> bytes:
+    """The plan, whose key and sha256 were found right (rule 1)."""
+    found = EngineCache().load(key)
+    if isinstance(found, Unusable):
+        raise EngineNotBuiltError(f"{key.kind} is not built on this device: {found.reason}", hint="edgekit build BUNDLE")
+    return found.payload
+
+
+class _Port:
+    """One input or output: pinned memory of the host, and memory of the device where that is not mapped."""
+
+    def __init__(self, facts: TensorFacts, host: HostBuffer, device: DeviceBuffer | None) -> None:
+        self.facts = facts
+        self.host = host
+        self.device = device
+        self.address = host.device_pointer if device is None else device.pointer
+        self.array: NDArray[Any] = host.array.view(_DTYPES[facts.dtype]).reshape(facts.shape)
+
+
+class _Program:
+    """A loaded plan with its memory and its stream."""
+
+    taken: _Port
+    outputs: list[_Port]
+    stream: Stream
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
+        self._held: list[Resource] = []
+        self._objects: list[Any] = []  # of the library; the last one made is the first to go
+        self._graph: Graph | None = None
+        self._closed = False
+        self.no_graph = "not captured yet"
+        self.device: DeviceFacts = cuda.device()
+        self.mapped = self.device.integrated and self.device.maps_host_memory and self.device.io_coherent
+        versions = cuda.versions()
+        self.cuda_versions = f"{versions.runtime} by {cuda.library}, driver for {versions.driver}"
+
+    def load(self, api: tensorrt_api.Api, plan: bytes, spec: EngineSpec) -> None:
+        """Loads a plan and binds its inputs and outputs.
+
+        Raises:
+            TargetError: The library or the device does not take it.
+            BundleError: Its inputs and outputs are not those of a bundle.
+        """
+        with self._cuda.active():
+            self._objects += tensorrt_api.load_plan(api, plan)
+            engine = self._objects[-1]
+            taken, outputs = _sorted_tensors(tensorrt_api.tensors(engine), spec)
+            context = engine.create_execution_context()
+            if context is None:
+                raise TargetError(
+                    f"TensorRT {api.text} cannot run the engine: {api.why()}", hint="end other programs: memory may have run out"
+                )
+            self._objects.append(context)
+            self.stream = self._hold(self._cuda.stream())
+            self.taken, *self.outputs = [self._port(facts) for facts in (taken, *outputs)]
+            if not context.set_input_shape(taken.name, taken.shape):
+                raise TargetError(f"TensorRT does not take the shape {taken.shape} of its own input", hint="edgekit build BUNDLE")
+            for port in (self.taken, *self.outputs):
+                if not context.set_tensor_address(port.facts.name, port.address):
+                    raise TargetError(f"TensorRT does not take the memory of {port.facts.name!r}: {api.why()}", hint="report this")
+
+    def warm_up(self, *, cuda_graph: bool) -> None:
+        """Runs once as it is, and then captures a graph that must give the same answer (rule 3)."""
+        frame = np.arange(self.taken.array.size, dtype=np.uint32).astype(np.uint8).reshape(self.taken.array.shape)
+        expected = self.run(frame)
+        if not cuda_graph:
+            self.no_graph = "not wanted by the bundle"
+            return
+        try:
+            self._graph = self._capture()
+            found = self.run(frame)
+            self.no_graph = "" if _same(found, expected) else "not used: its answers differ from a plain run's"
+        except TargetError as error:
+            self.no_graph = f"not used: {error.message}"
+        if self.no_graph:
+            self._graph = None
+            # What failed may have left the context unusable; better to know now than at the first frame.
+            if not _same(self.run(frame), expected):
+                raise TargetError("TensorRT gives another answer after a CUDA graph could not be captured", hint="report this")
+
+    def run(self, tensor: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Outputs of one frame, as fresh arrays of the engine's shapes: logits float32 (1, outputs), then maps where there are any.
+
+        Raises:
+            TargetError: The device or the library failed.
+        """
+        with self._cuda.active():
+            self.taken.array[...] = tensor
+            if self._graph is None:
+                self._enqueue()
+            else:
+                self._cuda.launch(self._graph, self.stream)
+            self._cuda.synchronize(self.stream)
+            return [port.array.copy() for port in self.outputs]
+
+    def free(self) -> None:
+        """Gives everything back; again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            with self._cuda.active():
+                while self._objects:
+                    self._objects.pop()
+                while self._held:
+                    self._cuda.free(self._held.pop())
+        finally:
+            self._cuda.close()
+
+    def _enqueue(self) -> None:
+        if self.taken.device is not None:
+            self._cuda.copy_to_device_async(self.taken.device, self.taken.host, self.stream)
+        if not self._objects[-1].execute_async_v3(self.stream.pointer):
+            raise TargetError("TensorRT failed on a frame", hint="edgekit doctor shows what this machine can run")
+        for port in self.outputs:
+            if port.device is not None:
+                self._cuda.copy_to_host_async(port.host, port.device, self.stream)
+
+    def _capture(self) -> Graph:
+        with self._cuda.active():
+            self._cuda.begin_capture(self.stream)
+            try:
+                self._enqueue()
+            except BaseException:
+                _end_failed_capture(self._cuda, self.stream)
+                raise
+            return self._hold(self._cuda.end_capture(self.stream))
+
+    def _port(self, facts: TensorFacts) -> _Port:
+        size = int(np.prod(facts.shape)) * np.dtype(_DTYPES[facts.dtype]).itemsize
+        host = self._hold(self._cuda.host_alloc(size, mapped=self.mapped))
+        return _Port(facts, host, None if self.mapped else self._hold(self._cuda.device_alloc(size)))
+
+    def _hold(self, item: _Resource) -> _Resource:
+        self._held.append(item)
+        return item
+
+
+def _end_failed_capture(cuda: Cuda, stream: Stream) -> None:
+    """Brings the stream back to work; what failed is told by the error that led here."""
+    try:
+        cuda.free(cuda.end_capture(stream))
+    except TargetError:
+        return
+
+
+def _same(found: list[NDArray[np.float32]], expected: list[NDArray[np.float32]]) -> bool:
+    """Whether two answers are the same, bit for bit but for NaN, which is judged with the frames."""
+    return all(np.array_equal(one, other, equal_nan=True) for one, other in zip(found, expected, strict=True))
+
+
+def _sorted_tensors(found: tuple[TensorFacts, ...], spec: EngineSpec) -> tuple[TensorFacts, list[TensorFacts]]:
+    """The input, and the logits before the maps; refuses an engine that is not one uint8 tensor in, logits and at most the maps out."""
+    taken = [facts for facts in found if facts.is_input]
+    if len(taken) != 1 or taken[0].dtype != "uint8" or len(taken[0].shape) != 4 or min(taken[0].shape) < 1:
+        listed = [(facts.dtype, facts.shape) for facts in taken]
+        raise BundleError(f"the model's inputs {listed} are not one uint8 tensor (1, rows, columns, channels)", hint=_AGAIN)
+    given = sorted((facts for facts in found if not facts.is_input), key=lambda facts: len(facts.shape))
+    listed = [(facts.dtype, facts.shape) for facts in given]
+    if not given or listed[0] != ("float32", (1, spec.outputs)):
+        raise BundleError(f"the model's outputs {listed} are not the {spec.outputs} logits that the manifest names", hint=_AGAIN)
+    maps = given[1:]
+    if len(maps) > 1 or any(
+        facts.dtype != "float32" or len(facts.shape) != 4 or facts.shape[:2] != (1, spec.outputs) or min(facts.shape) < 1 for facts in maps
+    ):
+        raise BundleError(f"the model's outputs {listed} are not {spec.outputs} logits and a map each", hint=_AGAIN)
+    return taken[0], given

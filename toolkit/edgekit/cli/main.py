@@ -16,8 +16,8 @@ from types import FrameType
 import typer
 
 from edgekit import __version__
+from edgekit.cli import check, demo, doctor, evaluate, init, inspect, profile, run, targets, verify
 from edgekit.cli import compile as compile_command
-from edgekit.cli import demo, doctor, evaluate, init, inspect, profile, run, targets, verify
 from edgekit.cli.console import report_error, tell
 from edgekit.errors import EdgekitError
 
@@ -43,6 +43,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "profile": profile.profile,
     "inspect": inspect.inspect,
     "verify": verify.verify,
+    "check": check.check,
     "targets": targets.targets,
     "doctor": doctor.doctor,
     "demo": demo.demo,

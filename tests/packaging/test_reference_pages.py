@@ -1,4 +1,4 @@
-"""`docs/recipes.md`, `docs/adding-a-target.md` and the indexes list what there is: every key with its default, every decision, every model."""
+"""`docs/recipes.md`, `docs/adding-a-target.md`, `docs/devices.md` and the indexes list what there is: every key with its default, every decision, every model."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import re
 import pytest
 import repository
 
-from edgekit.catalog import compress, recipe
+from edgekit.catalog import compress, files, recipe
 from edgekit.catalog.calibration import Calibration, load_calibration
-from edgekit.catalog.target import Fact, Target
+from edgekit.catalog.target import EngineChoice, JetPack, Jetson, Target, TensorRt, load_target
 from edgekit.cli.main import COMMANDS
 from edgekit.compiler.load import SOURCES
 from edgekit.compiler.quantize.rungs import RUNGS
-from edgekit.runtime.engines import openvino
+from edgekit.runtime.engines import onnxruntime, openvino
 from edgekit.schema.accept import AcceptSpec
 from edgekit.schema.data import Columns
 from edgekit.schema.model_io import InputSpec
 
 DOCS = repository.ROOT / "docs"
 RECIPES = (DOCS / "recipes.md").read_text("utf-8")
+TARGETS_PAGE = (DOCS / "adding-a-target.md").read_text("utf-8")
 README = (repository.ROOT / "README.md").read_text("utf-8")
 
 # Parts of a recipe that are tables of their own: described by their own class, not by a row.
@@ -108,19 +109,84 @@ def test_the_default_calibration_on_the_pages():
     assert f"`minimum` ({default.minimum} in `default`)" in page
 
 
-def test_every_key_of_a_target():
-    """The page on targets has every key of a target and of its facts."""
-    page = (DOCS / "adding-a-target.md").read_text("utf-8")
-    found = [key for row in rows(page, "measures.") for key in re.findall(r"^`(\w+)`$", row[0])]
-    assert found == [field.name for field in dataclasses.fields(Target) if field.name != "name"]
-    assert all(f"`{field.name}`" in page for field in dataclasses.fields(Fact))
+# The class, and the text before its table. A fact's two keys are in the example, which is read.
+TARGET_TABLES = {
+    "target": (Target, "`edgekit profile BUNDLE` measures."),
+    "engine": (EngineChoice, "An entry of `engines`:"),
+    "jetson": (Jetson, "\n`[jetson]`:"),
+    "jetpack": (JetPack, "An entry of `jetpacks`, each value a version in text:"),
+    "tensorrt": (TensorRt, "\n`[tensorrt]`:"),
+}
+
+
+@pytest.mark.parametrize("name", TARGET_TABLES)
+def test_every_key_of_a_target(name):
+    """A table of the page on targets has the keys of the class, in its order, and no other."""
+    kind, before = TARGET_TABLES[name]
+    found = [key for row in rows(TARGETS_PAGE, before) for key in re.findall(r"^`(\w+)`$", row[0])]
+    assert found == [field.name for field in dataclasses.fields(kind) if not (kind is Target and field.name == "name")]
+
+
+def test_the_target_on_the_page(tmp_path, monkeypatch):
+    """The example is a profile that edgekit reads, with a fact and its source."""
+    (code,) = [code for language, code in repository.fences(TARGETS_PAGE) if language == "toml"]
+    (tmp_path / "scanner.toml").write_text(code)
+    monkeypatch.setattr(files, "folder", lambda _: tmp_path)
+    target = load_target("scanner")
+    assert target.engine.settings["INFERENCE_NUM_THREADS"] == "2"
+    assert [fact.source for fact in target.facts] == ["System specification of the scanner, section 4.2"]
+
+
+def settings_of(page: str, mark: str) -> set[str]:
+    """The settings that the one line of a page with this mark names."""
+    (line,) = [line for line in page.split("\n- ") if mark in line]
+    return set(re.findall(r"`([A-Z_]+)`", line))
 
 
 def test_every_setting_of_openvino():
     """The page on targets names the settings that a bundle may choose, and no other."""
-    page = (DOCS / "adding-a-target.md").read_text("utf-8")
-    (line,) = [line for line in page.split("\n- ") if line.startswith("A bundle may choose")]
-    assert set(re.findall(r"`([A-Z_]+)`", line)) == openvino._SETTINGS
+    assert settings_of(TARGETS_PAGE, "A bundle may choose") == openvino._SETTINGS
+
+
+def test_every_setting_of_onnxruntime():
+    """The page on targets names the settings that a bundle may choose, and no other."""
+    assert settings_of(TARGETS_PAGE, "For ONNX Runtime it may choose") == set(onnxruntime.SETTINGS)
+
+
+def test_the_page_on_devices():
+    """Its two tables have every profile once, by name, with what the profile says."""
+    page = (DOCS / "devices.md").read_text("utf-8")
+    targets = [load_target(name) for name in files.names("targets")]
+    assert rows(page, "## CPUs") == [cpu_row(target) for target in targets if target.jetson is None]
+    assert rows(page, "each with its own artefact: ") == [module_row(target) for target in targets if target.jetson is not None]
+
+
+def cpu_row(target: Target) -> list[str]:
+    """A row of the table of CPUs."""
+    return [
+        f"`{target.name}`",
+        target.title,
+        " or ".join(f"`{name}`" for name in target.instruction_sets),
+        "half their range" if target.int8_saturates else "all their range",
+        str(target.channel_multiple),
+        ", ".join(f"`{engine.name}`" for engine in target.engines),
+    ]
+
+
+def module_row(target: Target) -> list[str]:
+    """A row of the table of Jetson modules."""
+    jetson, tensorrt = target.jetson, target.tensorrt
+    return [
+        f"`{target.name}`",
+        ", ".join(jetson.part_numbers),
+        f"{jetson.multiprocessors} × {jetson.compute_capability}",
+        f"{jetson.memory_mib // 1024} GB",
+        str(jetson.dla_cores or ""),
+        "yes" if jetson.sparsity_2_4 else "",
+        ", ".join(dict.fromkeys(jetpack.version for jetpack in jetson.jetpacks)),
+        ", ".join(tensorrt.versions),
+        f"opset {tensorrt.opset}" + (", strongly typed" if tensorrt.strongly_typed else ""),
+    ]
 
 
 def test_the_gates_defaults_on_the_page():

@@ -11,7 +11,6 @@ from typing import Any
 from edgekit.catalog.target import Target
 from edgekit.compiler.conformance.finding import Hit, Rule
 from edgekit.compiler.conformance.quantizers import (
-    DEQUANTIZE,
     QUANTIZE,
     WEIGHTED,
     behind_pair,
@@ -117,10 +116,8 @@ def useless_pairs(view: GraphView, _target: Target) -> Iterator[Hit]:
         if node.op_type == QUANTIZE:
             if dequantize_before(view, node.input[0]) is not None:
                 yield Hit(node=label(node), message="a tensor is quantized again right behind its DequantizeLinear")
-            elif node.output[0] not in view.outputs and not any(
-                reader.op_type == DEQUANTIZE for reader, _ in view.consumers(node.output[0])
-            ):
-                yield Hit(node=label(node), message="nothing dequantizes what is quantized here")
+            elif node.output[0] not in view.outputs and not view.consumers(node.output[0]):
+                yield Hit(node=label(node), message="nobody reads what is quantized here")
         elif not any(_has_use(reader) for reader, _ in quantizer.readers):
             yield Hit(node=label(node), message=f"only {_names(quantizer.readers)} read what is dequantized here")
 

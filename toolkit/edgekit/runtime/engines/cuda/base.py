@@ -5,7 +5,7 @@ Rules every adapter keeps:
 1. It uses the device's primary context: TensorRT, which uses the runtime library, then works in the same one.
 2. Everything but `active` is called inside `with cuda.active():`, by one thread at a time; which thread it is may change from call to call.
 3. A failure of the driver is a `TargetError` that names the call; nothing of the adapted library's own errors comes out.
-4. What is allocated is freed by `free`, once, in any order; `close` gives the context back and is called last.
+4. What is allocated is freed by `free`, once, in any order; `close` is called last. The context may stay until the process ends.
 """
 
 from __future__ import annotations
@@ -91,6 +91,16 @@ class Graph:
 Resource = HostBuffer | DeviceBuffer | Stream | Graph
 
 
+def is_io_coherent(*, integrated: bool, compute_capability: tuple[int, int]) -> bool:
+    """Whether pinned memory stays cached for the CPU: on Tegra from Xavier on (CUDA for Tegra application note, "Memory Selection")."""
+    return integrated and compute_capability >= (7, 2)
+
+
+def dotted(version: int) -> str:
+    """CUDA's integers as text: 12060 is "12.6"."""
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
 class Cuda(Protocol):
     """The first GPU of this machine."""
 
@@ -142,4 +152,4 @@ class Cuda(Protocol):
         """Frees what one of the methods above made."""
 
     def close(self) -> None:
-        """Gives the device's context back."""
+        """Ends the use of the GPU by this object."""

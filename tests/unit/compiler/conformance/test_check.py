@@ -13,6 +13,7 @@ from conformance_builders import (
     UNTYPED,
     append,
     get_constant,
+    insert,
     insert_pair,
     node,
     read_instead,
@@ -171,6 +172,14 @@ def test_a_circle_ends():
     append(model, "Identity", ["first"], "second")
     for name in ("a1_q", "a1_dq"):
         read_instead(model, name, "a1_scale", "second")
+    assert "Q3" in {finding.rule for finding in check(model, TYPED)}
+
+
+def test_a_cast_to_a_type_that_is_none():
+    """A scale that is cast to a type ONNX does not have is no constant; nothing breaks over it."""
+    model = residual()
+    insert(model, "a1_q", "Cast", ["a1_scale"], ["a1_cast"], to=999)
+    read_instead(model, "a1_q", "a1_scale", "a1_cast")
     assert "Q3" in {finding.rule for finding in check(model, TYPED)}
 
 

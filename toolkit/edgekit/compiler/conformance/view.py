@@ -132,10 +132,11 @@ def label(node: Any) -> str:
 
 
 def type_name(dtype: int) -> str:
-    """`FLOAT16` for 10."""
+    """`FLOAT16` for 10; the number itself where ONNX has no such type."""
     import onnx
 
-    return str(onnx.TensorProto.DataType.Name(dtype))
+    known = {number: name for name, number in onnx.TensorProto.DataType.items()}
+    return str(known.get(dtype, f"type {dtype}"))
 
 
 def _inferred(model: Any) -> dict[str, tuple[int, tuple[int | None, ...] | None]]:
@@ -180,9 +181,9 @@ def _constant_value(node: Any) -> NDArray[Any] | None:
 def _cast(value: NDArray[Any] | None, casts: list[int]) -> NDArray[Any] | None:
     import onnx
 
-    if value is None:
-        return None
     for dtype in reversed(casts):
+        if value is None or dtype not in onnx.helper.get_all_tensor_dtypes():
+            return None
         # What overflows becomes infinite, and that is for the rules to see.
         with np.errstate(over="ignore", invalid="ignore"):
             value = np.asarray(value).astype(onnx.helper.tensor_dtype_to_np_dtype(dtype))

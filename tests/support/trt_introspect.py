@@ -56,9 +56,21 @@ def _class(kind: type, names: dict[type, str]) -> dict[str, Any]:
         "bases": [names[base] for base in kind.__mro__[1:] if base in names],
         "methods": dict(sorted(methods.items())),
         "properties": dict(sorted(properties.items())),
+        "returns": dict(sorted(_returns(own, names).items())),
         "values": values,
         "attributes": {name: _kind(own[name], names) for name in sorted(rest)},
     }
+
+
+def _returns(own: dict[str, Any], names: dict[type, str]) -> dict[str, str]:
+    """The classes of the package that methods and properties answer with, by the last part of their names."""
+    found = {}
+    for name, value in own.items():
+        text = inspect.getdoc(value.fget if isinstance(value, property) else value) or ""
+        match = re.search(r"\) -> (?:[\w.:]*[.:])?(\w+)\s*$", text, re.MULTILINE)
+        if match and match[1] in names.values() and not name.startswith("__"):
+            found[name] = match[1]
+    return found
 
 
 def _is_nested(value: object, outer: str) -> bool:

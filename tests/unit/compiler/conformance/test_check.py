@@ -77,8 +77,8 @@ def test_opsets_that_are_read():
 def test_the_most_severe_comes_first():
     """Errors stand before warnings, warnings before what is only told."""
     model = residual()
+    append(model, "Cast", ["normalized"], "precise", to=TensorProto.DOUBLE)
     set_constant(model, "a1_zero", np.array(3, np.int8))
-    append(model, "Softmax", ["a1_dq"], "softened")
     found = [SEVERITIES[finding.severity] for finding in check(model, SPARSE)]
     assert found == sorted(found)
     assert set(found) == {0, 1, 2}
@@ -138,6 +138,26 @@ def test_transposed_convolutions_count_channels_on_axis_one():
         append(model, "DequantizeLinear", [weight, scales, set_constant(model, "up_zero", np.zeros(32, np.int8))], "up_dq", axis=axis)
         append(model, "ConvTranspose", ["a1_dq", "up_dq"], "up", kernel_shape=[2, 2], strides=[2, 2])
         assert {finding.rule for finding in check(model, TYPED)} == rules
+
+
+def test_an_axis_may_be_counted_from_the_end():
+    """Axis -4 of a convolution's weight is axis 0."""
+    model = residual()
+    set_attribute(node(model, "conv2_dq"), axis=-4)
+    assert check(model, TYPED) == ()
+
+
+def test_the_first_convolution_may_be_narrow():
+    """From the frame to 8 channels is no fault; from 8 to 8 channels further on is one."""
+    model = residual()
+    for name, inputs, source in [("first", 1, "a0_dq"), ("second", 8, "first_pair_dq")]:
+        weight = set_constant(model, f"{name}_w", np.ones((8, inputs, 3, 3), np.int8))
+        scales = set_constant(model, f"{name}_s", np.full(8, 0.01, np.float16))
+        append(model, "DequantizeLinear", [weight, scales, set_constant(model, f"{name}_z", np.zeros(8, np.int8))], f"{name}_dq", axis=0)
+        append(model, "Conv", [source, f"{name}_dq"], name, kernel_shape=[3, 3])
+        insert_pair(model, None, name, f"{name}_pair")
+    append(model, "Relu", ["second_pair_dq"], "last")
+    assert {(finding.rule, finding.node) for finding in check(model, TYPED) if finding.rule == "P6"} == {("P6", "second")}
 
 
 def test_weights_per_tensor_conform():

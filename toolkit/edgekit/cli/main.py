@@ -16,7 +16,7 @@ from types import FrameType
 import typer
 
 from edgekit import __version__
-from edgekit.cli import check, demo, doctor, evaluate, init, inspect, profile, run, targets, verify
+from edgekit.cli import build, check, demo, doctor, evaluate, init, inspect, profile, run, targets, verify
 from edgekit.cli import compile as compile_command
 from edgekit.cli.console import report_error, tell
 from edgekit.errors import EdgekitError
@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "inspect": inspect.inspect,
     "verify": verify.verify,
     "check": check.check,
+    "build": build.build,
     "targets": targets.targets,
     "doctor": doctor.doctor,
     "demo": demo.demo,

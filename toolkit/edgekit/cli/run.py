@@ -92,11 +92,11 @@ def _line(classifier: Classifier, prediction: Prediction, path: Path, frame: Fra
         "latency_ms": round(prediction.latency_ms, 3),
         "cam": found,
         "overlay": None if drawn is None else str(drawn),
-        "engine": classifier.engine.describe()["name"],
+        "engine": prediction.engine,
         "bundle": classifier.bundle_digest,
         "accepted": prediction.accepted,
         "assessable": prediction.assessable,
-        "reason": prediction.reason,
+        "reason": _reason(prediction),
     }
 
 
@@ -105,11 +105,17 @@ def _sentence(prediction: Prediction, path: Path, frame: Frame, drawn: Path | No
     ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])
     shown = "  ".join(f"{name} {probability:.3f}" for name, probability in ranked)
     parts = [f"{path}", f"frame {frame.index}", label, f"({shown})", f"{prediction.latency_ms:.1f} ms"]
-    if prediction.reason:
-        parts.append(f"[{prediction.reason}]")
+    if reason := _reason(prediction):
+        parts.append(f"[{reason}]")
     if drawn is not None:
         parts.append(f"→ {drawn}")
     return "  ".join(parts)
+
+
+def _reason(prediction: Prediction) -> str:
+    """What is missing from the answer, and why the engines before the one that answered did not."""
+    passed_over = f"answered by {prediction.engine}, because {'; '.join(prediction.engine_notes)}" if prediction.engine_notes else ""
+    return "; ".join(filter(None, (prediction.reason, passed_over)))
 
 
 def _report_bad(name: str, error: EdgekitError, *, as_json: bool) -> None:

@@ -9,7 +9,9 @@ prediction.label, prediction.probabilities, prediction.overlay()
 Rules this file keeps:
 
 1. Only verified bytes reach the engine: the reader has checked every member's digest on the memory the engine then reads.
-2. The engine that runs is the first one of the manifest that is installed; which one, and why not an earlier one, is in `engine_notes`.
+2. The engine that runs is the first one of the bundle that can run here, in the order of `engines.choice`; every engine of a bundle was accepted by its
+   gate, and nothing else ever answers. Which one does, and why not those before it, is in `engine_notes` and in each answer. Whoever names an engine gets
+   that one or an error. A bundle that is damaged, or whose model is not what its manifest says, is an error and no reason for another engine.
 3. Logit = mean of the map + bias is checked on every frame; a map that breaks it is withheld, the answer is kept.
 4. `predict` may be called from several threads; frames are then answered one at a time.
 """
@@ -19,6 +21,7 @@ from __future__ import annotations
 import os
 import platform
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter_ns
 
@@ -27,11 +30,12 @@ from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import CamSpec, Manifest
 from edgekit.bundle.reader import Bundle, open_bundle
-from edgekit.errors import BundleError, MissingEngineError, TargetError, nearest
+from edgekit.errors import BundleError, EdgekitError, MissingEngineError, TargetError, nearest
 from edgekit.evaluation import decision
 from edgekit.imaging.preprocess import check_frame, preprocess
 from edgekit.runtime.engines import open_engine
 from edgekit.runtime.engines.base import Engine, RawOutput
+from edgekit.runtime.engines.choice import candidates
 from edgekit.runtime.prediction import Prediction
 
 _MAP_WITHHELD = "the map does not add up to the logit and is withheld"
@@ -42,11 +46,11 @@ def load(path: str | os.PathLike[str], *, engine: str | None = None) -> Classifi
 
     Args:
         path: The `.edgekit` file.
-        engine: Name of the engine to use; None for the first one of the bundle that is installed here.
+        engine: Name of the engine to use; None for the first one of the bundle that can run here.
 
     Raises:
         BundleError: The file is missing, damaged, foreign or too new.
-        TargetError: This machine is not one the bundle was made for, or the engine is not in the bundle.
+        TargetError: This machine is not one the bundle was made for, the engine is not in the bundle, or none of its engines can run here.
         MissingEngineError: No engine of the bundle is installed.
     """
     return Classifier(open_bundle(Path(path)), engine=engine)
@@ -62,7 +66,7 @@ class Classifier:
         self.size_bytes: int = bundle.size_bytes
         self.engine_notes: list[str] = []
         _check_architecture(bundle.manifest)
-        self.engine: Engine = self._open(bundle, engine)
+        self.engine_name, self.engine = self._open(bundle, engine)
         _check_graph(bundle, self.engine)
         self._lock = threading.Lock()
 
@@ -103,6 +107,8 @@ class Classifier:
             accepted=manifest.accepted,
             assessable=True,
             reason=reason,
+            engine=self.engine_name,
+            engine_notes=tuple(self.engine_notes),
             stages_ms={"preprocess": (prepared - start) / 1e6, "infer": (inferred - prepared) / 1e6, "cam": (end - inferred) / 1e6},
             latency_ms=(end - start) / 1e6,
             _maps=maps,
@@ -110,17 +116,31 @@ class Classifier:
             _manifest=manifest,
         )
 
-    def _open(self, bundle: Bundle, name: str | None) -> Engine:
+    def _open(self, bundle: Bundle, name: str | None) -> tuple[str, Engine]:
+        """Name and engine that answer (rule 2)."""
         names = [spec.name for spec in bundle.manifest.engines]
-        if name is not None and name not in names:
-            raise TargetError(f"{bundle.path}: the bundle holds no {name!r} engine", hint=nearest(name, names))
-        specs = [spec for spec in bundle.manifest.engines if name in (None, spec.name)]
-        for spec in specs[:-1]:
+        if name is not None:
+            if name not in names:
+                raise TargetError(f"{bundle.path}: the bundle holds no {name!r} engine", hint=nearest(name, names))
+            return name, open_engine(bundle.manifest.engines[names.index(name)], bundle.members)
+        errors: list[EdgekitError] = []
+        for candidate in candidates(bundle.manifest.engines, bundle.digest):
+            spec = candidate.spec
             try:
-                return open_engine(spec, bundle.members)
-            except MissingEngineError as error:
+                return spec.name, candidate.open(bundle.members)
+            except (MissingEngineError, TargetError, BundleError) as error:
                 self.engine_notes.append(f"{spec.name}: {error.message}")
-        return open_engine(specs[-1], bundle.members)
+                errors.append(error)
+        raise _none_runs(bundle, errors, self.engine_notes)
+
+
+def _none_runs(bundle: Bundle, errors: Sequence[EdgekitError], notes: Sequence[str]) -> EdgekitError:
+    """One error for several engines: the installer's where every one is missing, else the device's."""
+    if len(errors) == 1:
+        return errors[0]
+    kind = MissingEngineError if all(isinstance(error, MissingEngineError) for error in errors) else TargetError
+    hints = dict.fromkeys(error.hint for error in errors if error.hint)
+    return kind(f"{bundle.path}: no engine of the bundle runs here: {'; '.join(notes)}", hint="; ".join(hints))
 
 
 def _check_architecture(manifest: Manifest) -> None:

@@ -31,6 +31,8 @@ class Prediction:
         accepted: Whether the bundle passed its acceptance gate; an answer of a bundle that did not says so on every frame.
         assessable: Whether the frame can be answered at all; always True in this version, which does not judge frames.
         reason: Why something is missing (no map, not assessable); empty otherwise.
+        engine: Name of the engine that answered.
+        engine_notes: Why the engines before it in the bundle did not; empty where it is the first.
         stages_ms: Stage to milliseconds: preprocess, infer, cam.
         latency_ms: Milliseconds from the frame in to the answer out, without overlay.
     """
@@ -41,6 +43,8 @@ class Prediction:
     accepted: bool
     assessable: bool
     reason: str
+    engine: str
+    engine_notes: tuple[str, ...]
     stages_ms: dict[str, float]
     latency_ms: float
     _maps: NDArray[np.float32] | None = field(repr=False)

@@ -45,10 +45,15 @@ def run(bundle: Bundle) -> tuple[EngineCheck, ...]:
     Raises:
         BundleError: The golden members do not fit the manifest.
     """
-    return tuple(_check(bundle, spec) for spec in bundle.manifest.engines)
+    return tuple(check(bundle, spec) for spec in bundle.manifest.engines)
 
 
-def _check(bundle: Bundle, spec: EngineSpec) -> EngineCheck:
+def check(bundle: Bundle, spec: EngineSpec) -> EngineCheck:
+    """Runs one engine of a bundle on its golden frames.
+
+    Raises:
+        BundleError: The golden members do not fit the manifest.
+    """
     golden = bundle.manifest.golden
     frames = bundle.load_array(golden.frames)
     expected = bundle.load_array(golden.logits[spec.name])
@@ -80,6 +85,8 @@ def _compare(bundle: Bundle, spec: EngineSpec, frames: NDArray[Any], expected: N
         found = np.stack([engine.infer(np.ascontiguousarray(frame[None])).logits for frame in frames])
     except TargetError as error:
         return "FAIL", None, error.message
+    finally:
+        engine.close()
     difference = float(np.abs(found - expected).max())
     if difference <= bundle.manifest.golden.tolerance[spec.name]:
         return "PASS", difference, ""

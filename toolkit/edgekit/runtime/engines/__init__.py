@@ -15,6 +15,8 @@ from edgekit.runtime.engines.base import Engine
 ENGINES: Mapping[str, str] = {
     "openvino": "edgekit.runtime.engines.openvino:OpenVinoEngine",
     "onnxruntime": "edgekit.runtime.engines.onnxruntime:OnnxRuntimeEngine",
+    "tensorrt-int8": "edgekit.runtime.engines.tensorrt_engine:TensorRtEngine",
+    "tensorrt-fp16": "edgekit.runtime.engines.tensorrt_engine:TensorRtEngine",
 }
 
 

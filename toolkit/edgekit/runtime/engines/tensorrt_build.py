@@ -179,6 +179,21 @@ def device_key(api: Api, cuda: Cuda) -> DeviceKey:
     )
 
 
+def this_device() -> DeviceKey:
+    """What plans depend on, of this device.
+
+    Raises:
+        MissingEngineError: TensorRT or a binding of CUDA is not installed.
+        TargetError: There is no GPU.
+    """
+    api = tensorrt_api.open_api()
+    cuda = cuda_layer.open_cuda()
+    try:
+        return device_key(api, cuda)
+    finally:
+        cuda.close()
+
+
 def entry_key(spec: EngineSpec, onnx: memoryview, settings: Settings, device: DeviceKey) -> EntryKey:
     """What the plan of an engine depends on."""
     return EntryKey(kind=spec.name, onnx_sha256=hashlib.sha256(onnx).hexdigest(), options=settings.options, device=device)

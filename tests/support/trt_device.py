@@ -1,0 +1,180 @@
+"""A device with TensorRT and a GPU, made of the fakes: installs them for a test, and the specs and models of its engines.
+
+The engine computes the hand-made graph of `device_bundles` in numpy, so its answers can be worked out with a pencil.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from device_bundles import CELLS, SIDE, graph, logits_of, maps_of, write_device_bundle
+from device_bundles import SETTINGS as OPENVINO
+from fake_cuda import ORIN, DeviceFacts, FakeCuda, MisuseError
+from trt_fake import FakeEngine, FakeTensor, World, fake_tensorrt, world_of
+
+from edgekit.bundle.manifest import EngineSpec, GoldenSpec
+from edgekit.runtime import jetson
+from edgekit.runtime.engines import cuda as cuda_layer
+
+SETTINGS = {"CUDA_GRAPH": "true", "MAX_AUX_STREAMS": "0", "OPTIMIZATION_LEVEL": "3", "WORKSPACE_MIB": "512"}
+MODELS = {"tensorrt-int8": b"the int8 graph", "tensorrt-fp16": b"the float16 graph"}
+
+
+class SharedCuda(FakeCuda):
+    """One GPU that several users open and close."""
+
+    users = 0
+
+    def close(self) -> None:
+        if self.users < 1:
+            raise MisuseError("`close` is called more often than the GPU was opened")
+        self.users -= 1
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Device:
+    """What a test can look at and change."""
+
+    trt: ModuleType
+    world: World
+    cuda: SharedCuda
+    cache: Path
+
+
+class Progress:
+    """Puts down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def begin(self, stage: str, *, cached: bool) -> None:
+        self.told.append(("begin", stage, cached))
+
+    def step(self, done: int, total: int) -> None:
+        self.told.append(("step", done, total))
+
+    def note(self, text: str) -> None:
+        self.told.append(("note", text))
+
+    def end(self) -> None:
+        self.told.append(("end",))
+
+
+def numpy_engine(*, outputs: int = 2, cam: bool = True, off: float = 0.0, seconds: float = 0.0) -> FakeEngine:
+    """The hand-made graph, as an engine.
+
+    Args:
+        outputs: Number of logits.
+        cam: Whether the maps are an output.
+        off: Added to every logit.
+        seconds: How long it takes for a frame.
+    """
+
+    def compute(taken: dict[str, Any]) -> dict[str, Any]:
+        pixels = taken["frame"][0, ..., 0]
+        time.sleep(seconds)
+        given = {"logits": (logits_of(pixels, outputs) + off)[None]}
+        return {**given, "cam": maps_of(pixels, outputs)[None]} if cam else given
+
+    maps = (FakeTensor(name="cam", dtype="FLOAT", shape=(1, outputs, CELLS, CELLS)),) if cam else ()
+    return FakeEngine(
+        inputs=(FakeTensor(name="frame", dtype="UINT8", shape=(1, SIDE, SIDE, 1)),),
+        outputs=(FakeTensor(name="logits", dtype="FLOAT", shape=(1, outputs)), *maps),
+        compute=compute,
+    )
+
+
+def install(
+    monkeypatch: pytest.MonkeyPatch, cache: Path, version: str = "10.3", *, engine: Any = None, facts: DeviceFacts = ORIN, **options: Any
+) -> Device:
+    """Makes this process one on a device.
+
+    Args:
+        monkeypatch: Of the test.
+        cache: Folder of the engine cache.
+        version: Of TensorRT.
+        engine: What is built; None for `numpy_engine`.
+        facts: Of the GPU.
+        options: More for `fake_tensorrt`.
+    """
+    gpu = SharedCuda(facts)
+
+    def open_cuda() -> SharedCuda:
+        gpu.users += 1
+        return gpu
+
+    trt = fake_tensorrt(version, engine=engine or numpy_engine(), cuda=gpu, **options)
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    monkeypatch.setattr(cuda_layer, "open_cuda", open_cuda)
+    monkeypatch.setattr(jetson, "read_module", lambda: jetson.Module(part_number="p3767-0003", model="Orin Nano", l4t="36.4.3"))
+    monkeypatch.setenv("EDGEKIT_ENGINE_CACHE", str(cache))
+    return Device(trt=trt, world=world_of(trt), cuda=gpu, cache=cache)
+
+
+def spec_of(name: str = "tensorrt-int8", **changes: Any) -> EngineSpec:
+    """The manifest's entry of an engine with two outputs."""
+    spec = EngineSpec(
+        name=name,
+        files={"onnx": f"model/{name}.onnx"},
+        minimum_version="8.5",
+        precision="int8" if name == "tensorrt-int8" else "float16",
+        settings=SETTINGS,
+        outputs=2,
+    )
+    return dataclasses.replace(spec, **changes)
+
+
+def members_of(name: str = "tensorrt-int8") -> dict[str, memoryview]:
+    """The member with the engine's model."""
+    return {f"model/{name}.onnx": memoryview(MODELS[name])}
+
+
+def tensor(seed: int = 0) -> Any:
+    """uint8 (1, 16, 16, 1) of random grey levels."""
+    return np.random.default_rng(seed).integers(0, 256, size=(1, SIDE, SIDE, 1), dtype=np.uint8)
+
+
+def write_built_bundle(path: Path, *, fallback: bool = True, **changes: Any) -> Path:
+    """A bundle for a Jetson: int8 and float16 for TensorRT, and OpenVINO after them.
+
+    The int8 engine's model is the member `model/openvino.bin`, the float16 one's is `model/openvino.xml`: the fake builds any bytes.
+
+    Args:
+        path: Where to.
+        fallback: Whether it has OpenVINO.
+        changes: Fields of the manifest.
+    """
+    engines = [
+        spec_of("tensorrt-int8", files={"onnx": "model/openvino.bin"}),
+        spec_of("tensorrt-fp16", files={"onnx": "model/openvino.xml"}),
+    ]
+    if fallback:
+        engines.append(
+            EngineSpec(
+                name="openvino",
+                files={"xml": "model/openvino.xml", "bin": "model/openvino.bin"},
+                minimum_version="2024.1",
+                precision="f32",
+                settings=OPENVINO,
+                outputs=2,
+            )
+        )
+    golden = GoldenSpec(
+        frames="golden/frames.npy",
+        logits={engine.name: "golden/logits.npy" for engine in engines},
+        tolerance={engine.name: 1e-3 for engine in engines},
+    )
+    return write_device_bundle(path, **{"engines": tuple(engines), "golden": golden, **changes})
+
+
+def engines_of_the_bundle(*, int8: FakeEngine | None = None, float16: FakeEngine | None = None) -> dict[bytes, FakeEngine]:
+    """What the fake builds of the two models of `write_built_bundle`; both answer rightly unless told otherwise."""
+    files = graph(outputs=2, cam=True)
+    return {files["bin"]: int8 or numpy_engine(), files["xml"]: float16 or numpy_engine()}

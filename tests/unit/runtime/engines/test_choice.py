@@ -1,0 +1,220 @@
+"""The order in which engines are tried, and which of them may not answer here."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from device_bundles import frame, logits_of, write_device_bundle
+from trt_device import Progress, engines_of_the_bundle, install, numpy_engine, write_built_bundle
+
+import edgekit
+from edgekit.bundle.reader import open_bundle
+from edgekit.errors import BundleError, MissingEngineError, TargetError
+from edgekit.profiler import engine_choice
+from edgekit.profiler.clock import Budget
+from edgekit.runtime.classifier import load
+from edgekit.runtime.engines.engine_cache import EngineCache
+
+QUICK = Budget(seconds=0.0, min_samples=40, max_seconds=20.0)
+
+
+def choose(path, progress=None):
+    return engine_choice.choose(open_bundle(path), EngineCache(), progress or Progress(), budget=QUICK)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return write_built_bundle(tmp_path / "x.edgekit")
+
+
+def prepared(monkeypatch, tmp_path, **engines):
+    return install(monkeypatch, tmp_path / "cache", engine=engines_of_the_bundle(**engines))
+
+
+def test_the_faster_engine_answers(monkeypatch, tmp_path, path):
+    """Of two that reproduce the golden frames the faster one answers, although the manifest has it second."""
+    prepared(monkeypatch, tmp_path, int8=numpy_engine(seconds=0.01))
+    outcome = choose(path)
+    assert outcome.order == ("tensorrt-fp16", "tensorrt-int8")
+    assert [one.status for one in outcome.tried] == ["PASS", "PASS"]
+    assert outcome.tried[0].latency_ms > 10 > outcome.tried[1].latency_ms > 0
+    prediction = edgekit.load(path).predict(frame())
+    assert (prediction.engine, prediction.engine_notes) == ("tensorrt-fp16", ())
+    np.testing.assert_allclose(list(prediction.logits.values()), logits_of(frame(), 2), atol=1e-4)
+
+
+def test_without_a_difference_the_manifests_order_stands(monkeypatch, tmp_path, path):
+    """An engine is not preferred for a difference that the timing cannot tell from noise."""
+    prepared(monkeypatch, tmp_path, int8=numpy_engine(seconds=0.004), float16=numpy_engine(seconds=0.004))
+    monkeypatch.setattr(engine_choice.clock, "measure_pair", equal)
+    assert choose(path).order == ("tensorrt-int8", "tensorrt-fp16")
+
+
+def equal(a, b, budget, *, on_progress):
+    """A measurement in which the first is a little faster, and the interval says that it may not be."""
+    series = engine_choice.clock.Samples(durations_ns=np.full(40, 1000), starts_ns=np.arange(40))
+    return engine_choice.clock.Comparison(a=series, b=series, excluded=0, ratio=0.99, low=0.97, high=1.01, steady=True)
+
+
+def test_a_fast_engine_that_differs_never_answers(monkeypatch, tmp_path, path):
+    """An engine that does not reproduce the golden frames here is passed over with the reason, however fast it is, and its plan stays unused."""
+    prepared(monkeypatch, tmp_path, int8=numpy_engine(off=0.5), float16=numpy_engine(seconds=0.01))
+    outcome = choose(path)
+    assert outcome.order == ("tensorrt-fp16",)
+    assert outcome.tried[0].status == "FAIL"
+    assert outcome.tried[0].latency_ms is None
+    assert outcome.tried[0].max_difference == pytest.approx(0.5, abs=1e-4)
+    assert outcome.tried[1].latency_ms > 10
+    classifier = load(path)
+    assert classifier.engine_name == "tensorrt-fp16"
+    assert classifier.engine_notes == []
+
+
+def test_where_no_built_engine_may_answer_the_next_of_the_bundle_does(monkeypatch, tmp_path, path):
+    """With both refused, OpenVINO of the same bundle answers, and every answer says why."""
+    prepared(monkeypatch, tmp_path, int8=numpy_engine(off=0.5), float16=numpy_engine(off=float("nan")))
+    assert choose(path).order == ()
+    prediction = load(path).predict(frame())
+    assert prediction.engine == "openvino"
+    assert [note.partition(": ")[0] for note in prediction.engine_notes] == ["tensorrt-int8", "tensorrt-fp16"]
+    assert "refused when it was built here: this machine's arithmetic differs" in prediction.engine_notes[0]
+    assert "NaN or infinite" in prediction.engine_notes[1]
+    np.testing.assert_allclose(list(prediction.logits.values()), logits_of(frame(), 2), atol=1e-4)
+
+
+def test_an_engine_that_cannot_be_built_is_told(monkeypatch, tmp_path, path):
+    """A build that fails is one engine's failure: the other is tried and answers."""
+    files = engines_of_the_bundle()
+    install(monkeypatch, tmp_path / "cache", engine=dict(list(files.items())[1:]))
+    outcome = choose(path)
+    assert (outcome.tried[0].status, outcome.tried[0].built, outcome.order) == ("NOT RUN", None, ("tensorrt-fp16",))
+    assert "refuses the model" in outcome.tried[0].reason
+
+
+def test_a_built_plan_that_was_not_tried_does_not_answer(monkeypatch, tmp_path, path):
+    """A plan in the cache is not enough: without the record of its golden frames the next engine answers."""
+    device = prepared(monkeypatch, tmp_path)
+    choose(path)
+    (choice,) = device.cache.glob("choice-*.json")
+    choice.unlink()
+    classifier = load(path)
+    assert classifier.engine_name == "openvino"
+    assert all("were not built and tried on this device yet" in note for note in classifier.engine_notes)
+    assert len(classifier.engine_notes) == 2
+
+
+def test_after_an_update_the_next_engine_answers_until_it_is_built_again(monkeypatch, tmp_path, path):
+    """Plans and choices of another TensorRT do not count; building again makes them count."""
+    prepared(monkeypatch, tmp_path)
+    choose(path)
+    assert load(path).engine_name.startswith("tensorrt")
+    install(monkeypatch, tmp_path / "cache", "10.16", engine=engines_of_the_bundle())
+    classifier = load(path)
+    assert classifier.engine_name == "openvino"
+    assert "tried with tensorrt 10.3.0, here 10.16" in classifier.engine_notes[0]
+    choose(path)
+    assert load(path).engine_name.startswith("tensorrt")
+
+
+def test_a_damaged_plan_gives_way_to_the_next_engine(monkeypatch, tmp_path, path):
+    """A plan that was changed after it was tried is not run: the next in order answers, with the reason."""
+    device = prepared(monkeypatch, tmp_path, int8=numpy_engine(seconds=0.01))
+    assert choose(path).order[0] == "tensorrt-fp16"
+    (plan,) = device.cache.glob("tensorrt-fp16-*.plan")
+    plan.write_bytes(plan.read_bytes()[:-1] + b"x")
+    classifier = load(path)
+    assert classifier.engine_name == "tensorrt-int8"
+    assert classifier.engine_notes == [
+        "tensorrt-fp16: tensorrt-fp16 is not built on this device: the plan is not the one that was built (sha256)"
+    ]
+
+
+def test_without_tensorrt_the_next_engine_answers(monkeypatch, tmp_path, path):
+    """On a machine without TensorRT the bundle's other engine answers, and says what is missing."""
+    prepared(monkeypatch, tmp_path)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    classifier = load(path)
+    assert classifier.engine_name == "openvino"
+    assert all("TensorRT cannot be loaded" in note for note in classifier.engine_notes)
+
+
+def test_a_cache_that_others_may_write_to_gives_way_to_the_next_engine(monkeypatch, tmp_path, path):
+    """Nothing is loaded from such a folder."""
+    device = prepared(monkeypatch, tmp_path)
+    choose(path)
+    device.cache.chmod(0o777)
+    classifier = load(path)
+    assert classifier.engine_name == "openvino"
+    assert "others than its owner may write" in classifier.engine_notes[0]
+
+
+def test_who_names_an_engine_gets_that_one_or_an_error(monkeypatch, tmp_path, path):
+    """There is no way round for an engine that was asked for by its name."""
+    prepared(monkeypatch, tmp_path)
+    with pytest.raises(TargetError, match="tensorrt-int8 is not built on this device"):
+        load(path, engine="tensorrt-int8")
+    choose(path)
+    assert load(path, engine="tensorrt-int8").engine.describe()["name"] == "tensorrt-int8"
+
+
+def test_where_nothing_runs_every_reason_is_told(monkeypatch, tmp_path):
+    """One error names each engine and why; its hint is the remedy."""
+    prepared(monkeypatch, tmp_path)
+    path = write_built_bundle(tmp_path / "x.edgekit", fallback=False)
+    with pytest.raises(TargetError, match=r"no engine of the bundle runs here: tensorrt-int8: .*; tensorrt-fp16: ") as caught:
+        load(path)
+    assert caught.value.hint == "edgekit build BUNDLE"
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(MissingEngineError, match="TensorRT cannot be loaded"):
+        load(path)
+
+
+def test_a_bundle_without_such_engines(monkeypatch, tmp_path):
+    """There is nothing to build in a bundle for a PC, and its engines are tried as they are listed without a look at the cache."""
+    prepared(monkeypatch, tmp_path)
+    path = write_device_bundle(tmp_path / "x.edgekit")
+    with pytest.raises(TargetError, match="no engine that is built on the device, only openvino"):
+        choose(path)
+    assert load(path).engine_notes == []
+
+
+def test_what_is_missing_is_not_a_failed_engine(monkeypatch, tmp_path, path):
+    """Without TensorRT nothing is written down: there is nothing wrong with the engines."""
+    device = prepared(monkeypatch, tmp_path)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(MissingEngineError):
+        choose(path)
+    assert not device.cache.exists()
+
+
+def test_a_plan_that_contradicts_the_manifest_is_no_reason_for_another_engine(monkeypatch, tmp_path, path):
+    """A model of another shape than its manifest says is a wrong bundle, not a device that cannot run it."""
+    prepared(monkeypatch, tmp_path)
+    choose(path)
+    with pytest.raises(BundleError, match="computes maps of the shape"):
+        load(write_built_bundle(tmp_path / "y.edgekit", fault="map-not-listed"), engine="tensorrt-int8")
+
+
+def test_everything_is_given_back(monkeypatch, tmp_path, path):
+    """After building, trying and timing, no memory of the GPU is held."""
+    device = prepared(monkeypatch, tmp_path)
+    choose(path)
+    assert (device.cuda.live, device.cuda.users) == ([], 0)
+
+
+def test_progress_of_every_step(monkeypatch, tmp_path, path):
+    """Building, golden frames and timing are told, each with a beginning and an end."""
+    prepared(monkeypatch, tmp_path)
+    progress = Progress()
+    choose(path, progress)
+    stages = [told[1] for told in progress.told if told[0] == "begin"]
+    assert stages == [
+        "build tensorrt-int8",
+        "golden frames of tensorrt-int8",
+        "build tensorrt-fp16",
+        "golden frames of tensorrt-fp16",
+        "time tensorrt-fp16 against tensorrt-int8",
+    ]
+    assert [told[0] for told in progress.told].count("end") == len(stages)

@@ -28,7 +28,7 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test test-suite test-slow test-wheel test-py310 lint format wheel bench clean
+.PHONY: help setup demo test test-suite test-slow test-wheel test-py310 test-trt lint format wheel bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -52,6 +52,10 @@ test-wheel: .venv-wheel/.complete ## The tests on the built wheel
 
 test-py310: .venv-py310/.complete ## The device side's tests on Python 3.10, without the compile side's libraries
 	.venv-py310/bin/python -m pytest $(DEVICE_TESTS) $(PYTEST_ARGS)
+
+# Not a part of `make test`: it downloads 100 MB of NVIDIA's, under NVIDIA's licence. Nothing of it is installed where edgekit runs.
+test-trt: .venv-trt/.complete ## The checks that need NVIDIA's packages for TensorRT, and no GPU
+	EDGEKIT_TRT=.venv-trt OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trt $(PYTEST_ARGS)
 
 lint: .venv/.complete ## Lint, formatting, types, import rules, Python 3.10
 	$(BIN)/ruff check .
@@ -78,7 +82,7 @@ bench: .venv/.complete ## Measure against peers and print the README's table; ne
 	$(BIN)/python benchmarks/readme_table.py
 
 clean: ## Remove everything that was made: environments, dist/, demo/, caches
-	rm -rf .venv .venv-wheel .venv-py310 dist build demo .edgekit .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-wheel .venv-py310 .venv-trt dist build demo .edgekit .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find toolkit tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # The build tool is installed first, so that it too has the version of constraints.txt and builds here and not in an environment of its own.
@@ -105,4 +109,14 @@ clean: ## Remove everything that was made: environments, dist/, demo/, caches
 	$(PYTHON310) -m venv .venv-py310
 	.venv-py310/bin/python -m pip install -c constraints-py310.txt hatchling
 	.venv-py310/bin/python -m pip install -c constraints-py310.txt --no-build-isolation -e '.[$(DEVICE_EXTRAS)]'
+	@touch $@
+
+# Folders for PYTHONPATH and MYPYPATH rather than an environment: the types would pass for an installed `tensorrt`, and each version of the bindings is
+# imported by itself.
+TRT_PIP = $(BIN)/python -m pip install --quiet --upgrade --only-binary :all: --no-deps --target
+.venv-trt/.complete: .venv/.complete tests/support/trt_manifests/make.py
+	rm -rf .venv-trt
+	$(TRT_PIP) .venv-trt/rtx tensorrt-rtx-cu13-libs==1.7.1.116 tensorrt-rtx-cu13-bindings==1.7.1.116
+	$(TRT_PIP) .venv-trt/types tensorrt-stubs==10.13.0.35.1
+	$(BIN)/python tests/support/trt_manifests/make.py unpack --wheels .venv-trt/wheels .venv-trt/bindings
 	@touch $@

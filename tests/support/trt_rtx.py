@@ -1,0 +1,122 @@
+"""NVIDIA's own ONNX parser and strongly typed builder, which in TensorRT for RTX need no GPU.
+
+    result = parse_and_build(model.SerializeToString())
+    assert result.ok, result.errors
+
+Rules this file keeps:
+
+1. It is one-sided. What is refused here is wrong. What is accepted here is not thereby accepted by TensorRT on a Jetson: this is another product, with a
+   newer parser, other devices, and one compiler for the whole graph.
+2. The library is loaded in a process of its own, so that what it does to a process (threads, signals, memory) ends with it.
+3. It is looked for where `make test-trt` put it and nowhere else; without it tests are skipped, with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ENVIRONMENT = "EDGEKIT_TRT"
+"""Environment variable: the folder that `make test-trt` made."""
+
+TIMEOUT_SECONDS = 600
+# After an error the library looks for the GPU, to give memory back. That there is none says nothing on the model.
+_NO_GPU = "catchCudaError"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What parser and builder said.
+
+    Attributes:
+        ok: Whether a plan came out.
+        stage: Where it ended: "parse", "build" or "done".
+        errors: What the parser and the log told as errors, with the node where it is known.
+        warnings: What the log told as warnings.
+        plan_bytes: Size of the plan; 0 where there is none.
+    """
+
+    ok: bool
+    stage: str
+    errors: tuple[str, ...]
+    warnings: tuple[str, ...]
+    plan_bytes: int
+
+
+def folder(name: str) -> Path:
+    """A folder of what `make test-trt` installed: "rtx", "types", "bindings/10.3".
+
+    The test is skipped where there is none.
+    """
+    made = os.environ.get(ENVIRONMENT)
+    if made is None:
+        pytest.skip(f"needs NVIDIA's packages: run by `make test-trt` ({ENVIRONMENT} is not set)")
+    found = Path(made).absolute() / name
+    if not found.is_dir():
+        pytest.skip(f"{found} is missing: `make test-trt` told why")
+    return found
+
+
+def parse_and_build(onnx: bytes) -> Result:
+    """Parses an ONNX model and builds it, strongly typed, with the builder's defaults.
+
+    Args:
+        onnx: The model, with its weights in it.
+    """
+    packages = folder("rtx")
+    with tempfile.TemporaryDirectory() as scratch:
+        model, answer = Path(scratch) / "model.onnx", Path(scratch) / "answer.json"
+        model.write_bytes(onnx)
+        environment = {**os.environ, "PYTHONPATH": str(packages)}
+        command = [sys.executable, __file__, str(model), str(answer)]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+        if ended.returncode or not answer.is_file():
+            # A signal, an import that failed: of no verdict on the model.
+            raise RuntimeError(f"the builder's process ended with {ended.returncode}:\n{ended.stderr}")
+        told = json.loads(answer.read_text())
+    return Result(**{key: tuple(value) if isinstance(value, list) else value for key, value in told.items()})
+
+
+def _work(model: bytes) -> dict[str, object]:
+    """Runs in the process of its own."""
+    import tensorrt_rtx_libs  # noqa: F401, I001 - loads the libraries that the bindings need
+    import tensorrt_rtx_bindings as trt
+
+    told: dict[str, list[str]] = {"errors": [], "warnings": []}
+    log = _log(trt, told)
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    parsed = parser.parse(model)
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    told["errors"] += [f"{error.node_name()} ({error.node_operator()}): {error.desc()}" for error in errors]
+    # No timing cache: with one it asks for the GPU.
+    plan = builder.build_serialized_network(network, builder.create_builder_config()) if parsed else None
+    stage = "done" if plan is not None else "build" if parsed else "parse"
+    return {"ok": plan is not None, "stage": stage, "plan_bytes": 0 if plan is None else plan.nbytes, **told}
+
+
+def _log(trt: Any, told: dict[str, list[str]]) -> Any:
+    levels = {"INTERNAL_ERROR": "errors", "ERROR": "errors", "WARNING": "warnings"}
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity.name in levels and _NO_GPU not in msg:
+                told[levels[severity.name]].append(msg.strip())
+
+    return Log()
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(json.dumps(_work(Path(sys.argv[1]).read_bytes())))

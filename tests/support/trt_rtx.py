@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,30 +72,34 @@ def parse_and_build(onnx: bytes) -> Result:
     Args:
         onnx: The model, with its weights in it.
     """
+    told = _ask("build", onnx)
+    return Result(**{key: tuple(value) if isinstance(value, list) else value for key, value in told.items()})
+
+
+def supported(operators: Iterable[str]) -> frozenset[str]:
+    """Those of some ONNX operators that the parser says it has."""
+    return frozenset(_ask("operators", json.dumps(sorted(operators)).encode())["supported"])
+
+
+def _ask(question: str, content: bytes) -> Mapping[str, Any]:
     packages = folder("rtx")
     with tempfile.TemporaryDirectory() as scratch:
-        model, answer = Path(scratch) / "model.onnx", Path(scratch) / "answer.json"
-        model.write_bytes(onnx)
+        asked, answer = Path(scratch) / "asked", Path(scratch) / "answer.json"
+        asked.write_bytes(content)
         environment = {**os.environ, "PYTHONPATH": str(packages)}
-        command = [sys.executable, __file__, str(model), str(answer)]
+        command = [sys.executable, __file__, question, str(asked), str(answer)]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
         if ended.returncode or not answer.is_file():
             # A signal, an import that failed: of no verdict on the model.
             raise RuntimeError(f"the builder's process ended with {ended.returncode}:\n{ended.stderr}")
-        told = json.loads(answer.read_text())
-    return Result(**{key: tuple(value) if isinstance(value, list) else value for key, value in told.items()})
+        told: Mapping[str, Any] = json.loads(answer.read_text())
+    return told
 
 
-def _work(model: bytes) -> dict[str, object]:
+def _build(trt: Any, model: bytes) -> dict[str, object]:
     """Runs in the process of its own."""
-    import tensorrt_rtx_libs  # noqa: F401, I001 - loads the libraries that the bindings need
-    import tensorrt_rtx_bindings as trt
-
     told: dict[str, list[str]] = {"errors": [], "warnings": []}
-    log = _log(trt, told)
-    builder = trt.Builder(log)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log)
+    builder, network, parser = _parser(trt, told)
     parsed = parser.parse(model)
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     told["errors"] += [f"{error.node_name()} ({error.node_operator()}): {error.desc()}" for error in errors]
@@ -102,6 +107,20 @@ def _work(model: bytes) -> dict[str, object]:
     plan = builder.build_serialized_network(network, builder.create_builder_config()) if parsed else None
     stage = "done" if plan is not None else "build" if parsed else "parse"
     return {"ok": plan is not None, "stage": stage, "plan_bytes": 0 if plan is None else plan.nbytes, **told}
+
+
+def _operators(trt: Any, names: bytes) -> dict[str, object]:
+    """Runs in the process of its own."""
+    _builder, _network, parser = _parser(trt, {"errors": [], "warnings": []})
+    return {"supported": [name for name in json.loads(names) if parser.supports_operator(name)]}
+
+
+def _parser(trt: Any, told: dict[str, list[str]]) -> tuple[Any, Any, Any]:
+    """A parser, and the builder and the network that it needs to be alive."""
+    log = _log(trt, told)
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    return builder, network, trt.OnnxParser(network, log)
 
 
 def _log(trt: Any, told: dict[str, list[str]]) -> Any:
@@ -118,5 +137,13 @@ def _log(trt: Any, told: dict[str, list[str]]) -> Any:
     return Log()
 
 
+def _main(question: str, asked: str, answer: str) -> None:
+    import tensorrt_rtx_libs  # noqa: F401, I001 - loads the libraries that the bindings need
+    import tensorrt_rtx_bindings as trt
+
+    told = {"build": _build, "operators": _operators}[question](trt, Path(asked).read_bytes())
+    Path(answer).write_text(json.dumps(told))
+
+
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(json.dumps(_work(Path(sys.argv[1]).read_bytes())))
+    _main(*sys.argv[1:])

@@ -19,11 +19,12 @@ from device_bundles import SETTINGS as OPENVINO
 from fake_cuda import ORIN, DeviceFacts, FakeCuda, MisuseError
 from trt_fake import FakeEngine, FakeTensor, World, fake_tensorrt, world_of
 
-from edgekit.bundle.manifest import EngineSpec, GoldenSpec
+from edgekit.bundle.manifest import EngineSpec, Gate, GoldenSpec
 from edgekit.runtime import jetson
 from edgekit.runtime.engines import cuda as cuda_layer
 
 SETTINGS = {"CUDA_GRAPH": "true", "MAX_AUX_STREAMS": "0", "OPTIMIZATION_LEVEL": "3", "WORKSPACE_MIB": "512"}
+PASSED = (Gate(name="flips", value=0.0, bound=0.5, passed=True),)
 MODELS = {"tensorrt-int8": b"the int8 graph", "tensorrt-fp16": b"the float16 graph"}
 
 
@@ -153,7 +154,7 @@ def write_built_bundle(path: Path, *, fallback: bool = True, **changes: Any) -> 
     """
     engines = [
         spec_of("tensorrt-int8", files={"onnx": "model/openvino.bin"}),
-        spec_of("tensorrt-fp16", files={"onnx": "model/openvino.xml"}),
+        spec_of("tensorrt-fp16", files={"onnx": "model/openvino.xml"}, acceptance=PASSED),
     ]
     if fallback:
         engines.append(
@@ -164,6 +165,7 @@ def write_built_bundle(path: Path, *, fallback: bool = True, **changes: Any) -> 
                 precision="f32",
                 settings=OPENVINO,
                 outputs=2,
+                acceptance=PASSED,
             )
         )
     golden = GoldenSpec(

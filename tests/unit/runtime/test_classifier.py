@@ -8,11 +8,12 @@ from device_bundles import FAULTS, SETTINGS, frame, write_device_bundle
 from fake_engines import FakeEngine
 
 import edgekit
-from edgekit.bundle.manifest import EngineSpec, GoldenSpec
+from edgekit.bundle.manifest import EngineSpec, Gate, GoldenSpec
 from edgekit.bundle.reader import open_bundle
 from edgekit.errors import BundleError, EdgekitError, MissingEngineError, TargetError
 from edgekit.runtime import classifier as classifier_module
 from edgekit.runtime.classifier import Classifier, load
+from edgekit.runtime.engines.base import EngineNotBuiltError
 
 
 @pytest.fixture
@@ -73,8 +74,8 @@ def test_logits_that_are_not_finite_are_no_answer(path, fault):
         classifier.predict(frame())
 
 
-def two_engines(path):
-    """A bundle with a second engine that is the first one under another name."""
+def two_engines(path, *, temperature=None):
+    """A bundle with a second engine that is the first one under another name; it may have a temperature of its own."""
     first, second = (
         EngineSpec(
             name=name,
@@ -83,6 +84,8 @@ def two_engines(path):
             precision="f32",
             settings=SETTINGS,
             outputs=2,
+            temperature=temperature if name == "other" else None,
+            acceptance=(Gate(name="flips", value=0.0, bound=0.5, passed=True),) if name == "other" else (),
         )
         for name in ("openvino", "other")
     )
@@ -113,30 +116,96 @@ def test_the_first_engine_that_is_installed_runs(path, monkeypatch):
     assert Classifier(bundle, engine="other").engine is fake
 
 
-def test_an_engine_that_refuses_is_not_passed_over(path, monkeypatch):
-    """Only a missing library is passed over: an engine that refuses the model or the machine is an error."""
+CANNOT_RUN = [MissingEngineError("cannot be loaded"), TargetError("too old"), EngineNotBuiltError("not built"), BundleError("refused")]
+
+
+@pytest.mark.parametrize("error", CANNOT_RUN, ids=lambda error: type(error).__name__)
+def test_an_engine_that_cannot_run_here_gives_way_to_the_next(path, monkeypatch, error):
+    """Whatever an engine cannot do here, the next one of the bundle answers, and every answer says which it was and why."""
+    bundle = two_engines(path)
+    fake = FakeEngine([0.0, 0.0], np.zeros((2, 4, 4)))
+
+    def open_engine(spec, members):
+        if spec.name == "openvino":
+            raise error
+        return fake
+
+    monkeypatch.setattr(classifier_module, "open_engine", open_engine)
+    classifier = Classifier(bundle)
+    assert (classifier.engine, classifier.engine_name) == (fake, "other")
+    prediction = classifier.predict(frame())
+    assert (prediction.engine, prediction.engine_notes) == ("other", (f"openvino: {error.message}",))
+    with pytest.raises(type(error), match=error.message):
+        Classifier(bundle, engine="openvino")
+
+
+def test_the_first_engine_answers_without_notes(path):
+    """Where the bundle's first engine runs, there is nothing to say."""
+    prediction = Classifier(two_engines(path)).predict(frame())
+    assert (prediction.engine, prediction.engine_notes) == ("openvino", ())
+
+
+def test_an_engine_answers_with_its_own_temperature(path, monkeypatch):
+    """Probabilities are calibrated for the engine that answers: its own temperature where it has one, else the bundle's."""
+    bundle = two_engines(path, temperature=4.0)
+    monkeypatch.setattr(classifier_module, "open_engine", lambda *_: FakeEngine([0.0, 2.0], np.zeros((2, 4, 4))))
+    first, other = (Classifier(bundle, engine=name).predict(frame()) for name in ("openvino", "other"))
+    assert first.probabilities["malignant"] == pytest.approx(1 / (1 + np.exp(-2.0)))
+    assert other.probabilities["malignant"] == pytest.approx(1 / (1 + np.exp(-0.5)))
+
+
+def test_another_error_is_no_reason_for_another_engine(path, monkeypatch):
+    """Only what an engine may be refused for is passed over; anything else comes out."""
     bundle = two_engines(path)
 
-    def refuse(spec, members):
-        if spec.name == "openvino":
-            raise TargetError("too old")
-        return FakeEngine([0.0, 0.0], np.zeros((2, 4, 4)))
+    def broken(spec, members):
+        raise ValueError("a defect")
 
-    monkeypatch.setattr(classifier_module, "open_engine", refuse)
-    with pytest.raises(TargetError, match="too old"):
+    monkeypatch.setattr(classifier_module, "open_engine", broken)
+    with pytest.raises(ValueError, match="a defect"):
+        Classifier(bundle)
+
+
+def test_a_model_that_contradicts_the_manifest_is_no_reason_for_another_engine(path, monkeypatch):
+    """An engine that opens on a model of another shape is an error of the bundle, though the next one would fit."""
+    bundle = two_engines(path)
+
+    def open_engine(spec, members):
+        return FakeEngine([0.0, 0.0], np.zeros((2, 2, 2) if spec.name == "openvino" else (2, 4, 4)))
+
+    monkeypatch.setattr(classifier_module, "open_engine", open_engine)
+    with pytest.raises(BundleError, match="computes maps of the shape"):
         Classifier(bundle)
 
 
 def test_no_engine_is_installed(path, monkeypatch):
-    """Where no engine of the bundle is installed, the last one's remedy is told."""
+    """Where every engine of the bundle is missing, it is the installer's to mend: each is named, with the remedies."""
     bundle = two_engines(path)
 
     def missing(spec, members):
-        raise MissingEngineError(f"{spec.name} is missing", hint="install it")
+        raise MissingEngineError(f"{spec.name} is missing", hint=f"install {spec.name}")
 
     monkeypatch.setattr(classifier_module, "open_engine", missing)
-    with pytest.raises(MissingEngineError, match="other is missing"):
+    with pytest.raises(MissingEngineError, match="openvino: openvino is missing; other: other is missing") as caught:
         Classifier(bundle)
+    assert caught.value.hint == "install openvino; install other"
+
+
+def test_no_engine_runs_here(path, monkeypatch):
+    """Where the engines cannot run for several reasons, it is the device: one error names each reason."""
+    bundle = two_engines(path)
+
+    def refuse(spec, members):
+        if spec.name == "openvino":
+            raise MissingEngineError("not installed", hint="install it")
+        raise BundleError("the model is refused")
+
+    monkeypatch.setattr(classifier_module, "open_engine", refuse)
+    with pytest.raises(
+        TargetError, match="no engine of the bundle runs here: openvino: not installed; other: the model is refused"
+    ) as caught:
+        Classifier(bundle)
+    assert caught.value.hint == "install it"
 
 
 def test_an_engine_that_is_not_in_the_bundle(path):

@@ -67,14 +67,14 @@ class Outcome:
     order: tuple[str, ...]
 
 
-def choose(bundle: Bundle, cache: EngineCache, progress: Progress, *, budget: Budget = BUDGET) -> Outcome:
+def choose(bundle: Bundle, cache: EngineCache, progress: Progress, *, budget: Budget | None = None) -> Outcome:
     """Builds, tries and orders; the choice is in the cache afterwards.
 
     Args:
         bundle: The bundle.
         cache: Where plans and the choice are kept.
         progress: Is told how far it is.
-        budget: How long a pair is timed.
+        budget: How long a pair is timed; None for `BUDGET`.
 
     Raises:
         TargetError: The bundle has no engine that is built on the device, or there is no GPU here.
@@ -88,7 +88,7 @@ def choose(bundle: Bundle, cache: EngineCache, progress: Progress, *, budget: Bu
     device = tensorrt_build.this_device()
     tried = [_try(bundle, spec, cache, progress) for spec in specs]
     passed = [spec for spec in specs if any(one.engine == spec.name and one.status == "PASS" for one in tried)]
-    order, medians = _fastest_first(bundle, passed, _Timing(budget=budget, progress=progress))
+    order, medians = _fastest_first(bundle, passed, _Timing(budget=budget or BUDGET, progress=progress))
     outcome = Outcome(tried=tuple(dataclasses.replace(one, latency_ms=medians.get(one.engine)) for one in tried), order=order)
     cache.store_choice(
         bundle.digest,

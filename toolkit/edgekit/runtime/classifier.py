@@ -28,14 +28,14 @@ from time import perf_counter_ns
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bundle.manifest import CamSpec, Manifest
+from edgekit.bundle.manifest import CamSpec, EngineSpec, Manifest
 from edgekit.bundle.reader import Bundle, open_bundle
 from edgekit.errors import BundleError, EdgekitError, MissingEngineError, TargetError, nearest
 from edgekit.evaluation import decision
 from edgekit.imaging.preprocess import check_frame, preprocess
 from edgekit.runtime.engines import open_engine
 from edgekit.runtime.engines.base import Engine, RawOutput
-from edgekit.runtime.engines.choice import candidates
+from edgekit.runtime.engines.choice import Candidate, candidates
 from edgekit.runtime.prediction import Prediction
 
 _MAP_WITHHELD = "the map does not add up to the logit and is withheld"
@@ -66,7 +66,9 @@ class Classifier:
         self.size_bytes: int = bundle.size_bytes
         self.engine_notes: list[str] = []
         _check_architecture(bundle.manifest)
-        self.engine_name, self.engine = self._open(bundle, engine)
+        spec, self.engine = self._open(bundle, engine)
+        self.engine_name: str = spec.name
+        self._temperature = self.manifest.decision.temperature if spec.temperature is None else spec.temperature
         _check_graph(bundle, self.engine)
         self._lock = threading.Lock()
 
@@ -94,7 +96,7 @@ class Classifier:
         manifest = self.manifest
         output = manifest.output
         logits = decision.logits_by_label(raw.logits, output)
-        probability = decision.probabilities(logits, output, outputs=len(raw.logits), temperature=manifest.decision.temperature)
+        probability = decision.probabilities(logits, output, outputs=len(raw.logits), temperature=self._temperature)
         chosen = decision.answers(probability[None], output, manifest.decision.thresholds)[0]
         named = tuple(label for label, is_chosen in zip(output.labels, chosen, strict=True) if is_chosen)
         maps, reason = _maps(raw, manifest.cam, manifest.cam_reason, len(output.labels))
@@ -116,22 +118,29 @@ class Classifier:
             _manifest=manifest,
         )
 
-    def _open(self, bundle: Bundle, name: str | None) -> tuple[str, Engine]:
-        """Name and engine that answer (rule 2)."""
+    def _open(self, bundle: Bundle, name: str | None) -> tuple[EngineSpec, Engine]:
+        """The engine that answers, and its entry in the manifest (rule 2)."""
         names = [spec.name for spec in bundle.manifest.engines]
         if name is not None:
             if name not in names:
                 raise TargetError(f"{bundle.path}: the bundle holds no {name!r} engine", hint=nearest(name, names))
-            return name, open_engine(bundle.manifest.engines[names.index(name)], bundle.members)
+            named = bundle.manifest.engines[names.index(name)]
+            return named, open_engine(named, bundle.members)
         errors: list[EdgekitError] = []
         for candidate in candidates(bundle.manifest.engines, bundle.digest):
             spec = candidate.spec
             try:
-                return spec.name, candidate.open(bundle.members)
+                return spec, _open_candidate(candidate, bundle)
             except (MissingEngineError, TargetError, BundleError) as error:
                 self.engine_notes.append(f"{spec.name}: {error.message}")
                 errors.append(error)
         raise _none_runs(bundle, errors, self.engine_notes)
+
+
+def _open_candidate(candidate: Candidate, bundle: Bundle) -> Engine:
+    if candidate.refusal is not None:
+        raise candidate.refusal
+    return open_engine(candidate.spec, bundle.members)
 
 
 def _none_runs(bundle: Bundle, errors: Sequence[EdgekitError], notes: Sequence[str]) -> EdgekitError:

@@ -35,11 +35,11 @@ def prepared(monkeypatch, tmp_path, **engines):
 
 def test_the_faster_engine_answers(monkeypatch, tmp_path, path):
     """Of two that reproduce the golden frames the faster one answers, although the manifest has it second."""
-    prepared(monkeypatch, tmp_path, int8=numpy_engine(seconds=0.01))
+    prepared(monkeypatch, tmp_path, int8=numpy_engine(seconds=0.005))
     outcome = choose(path)
     assert outcome.order == ("tensorrt-fp16", "tensorrt-int8")
     assert [one.status for one in outcome.tried] == ["PASS", "PASS"]
-    assert outcome.tried[0].latency_ms > 10 > outcome.tried[1].latency_ms > 0
+    assert outcome.tried[0].latency_ms > 5 > outcome.tried[1].latency_ms > 0
     prediction = edgekit.load(path).predict(frame())
     assert (prediction.engine, prediction.engine_notes) == ("tensorrt-fp16", ())
     np.testing.assert_allclose(list(prediction.logits.values()), logits_of(frame(), 2), atol=1e-4)
@@ -60,13 +60,13 @@ def equal(a, b, budget, *, on_progress):
 
 def test_a_fast_engine_that_differs_never_answers(monkeypatch, tmp_path, path):
     """An engine that does not reproduce the golden frames here is passed over with the reason, however fast it is, and its plan stays unused."""
-    prepared(monkeypatch, tmp_path, int8=numpy_engine(off=0.5), float16=numpy_engine(seconds=0.01))
+    prepared(monkeypatch, tmp_path, int8=numpy_engine(off=0.5), float16=numpy_engine(seconds=0.005))
     outcome = choose(path)
     assert outcome.order == ("tensorrt-fp16",)
     assert outcome.tried[0].status == "FAIL"
     assert outcome.tried[0].latency_ms is None
     assert outcome.tried[0].max_difference == pytest.approx(0.5, abs=1e-4)
-    assert outcome.tried[1].latency_ms > 10
+    assert outcome.tried[1].latency_ms > 5
     classifier = load(path)
     assert classifier.engine_name == "tensorrt-fp16"
     assert classifier.engine_notes == []
@@ -120,7 +120,7 @@ def test_after_an_update_the_next_engine_answers_until_it_is_built_again(monkeyp
 
 def test_a_damaged_plan_gives_way_to_the_next_engine(monkeypatch, tmp_path, path):
     """A plan that was changed after it was tried is not run: the next in order answers, with the reason."""
-    device = prepared(monkeypatch, tmp_path, int8=numpy_engine(seconds=0.01))
+    device = prepared(monkeypatch, tmp_path, int8=numpy_engine(seconds=0.005))
     assert choose(path).order[0] == "tensorrt-fp16"
     (plan,) = device.cache.glob("tensorrt-fp16-*.plan")
     plan.write_bytes(plan.read_bytes()[:-1] + b"x")

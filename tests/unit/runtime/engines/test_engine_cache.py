@@ -235,7 +235,7 @@ def test_a_choice_of_another_device_does_not_count(filled):
     """After an update of the device its choices are told and not used."""
     filled.store_choice(BUNDLE, DEVICE, CHOICE, ENTRIES, {})
     found = filled.load_choice(BUNDLE, dataclasses.replace(DEVICE, tensorrt="10.7.0"))
-    assert found.reason == "its engines were tried with tensorrt 10.3.0, here 10.7.0"
+    assert found.reason == "the bundle's engines were tried with tensorrt 10.3.0, here 10.7.0"
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ Rules this file keeps:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.errors import EdgekitError, TargetError
-from edgekit.runtime.engines import open_engine, tensorrt_build
-from edgekit.runtime.engines.base import Engine, EngineNotBuiltError
+from edgekit.runtime.engines import tensorrt_build
+from edgekit.runtime.engines.base import EngineNotBuiltError
 from edgekit.runtime.engines.engine_cache import Choice, EngineCache, Unusable
 
 _BUILD = "edgekit build BUNDLE"
@@ -28,16 +28,6 @@ class Candidate:
 
     spec: EngineSpec
     refusal: EdgekitError | None = None
-
-    def open(self, members: Mapping[str, memoryview]) -> Engine:
-        """Opens it.
-
-        Raises:
-            EdgekitError: It may not answer here, or cannot be opened.
-        """
-        if self.refusal is not None:
-            raise self.refusal
-        return open_engine(self.spec, members)
 
 
 def candidates(specs: Sequence[EngineSpec], bundle_digest: str) -> tuple[Candidate, ...]:

@@ -266,12 +266,12 @@ class EngineCache:
             TargetError: The folder may be written by others.
         """
         if not self._exists() or not (self.folder / _choice_name(bundle_digest)).exists():
-            return Unusable(reason="its engines were not built and tried on this device yet")
+            return Unusable(reason="the bundle's engines were not built and tried on this device yet")
         found = self._sidecar(_choice_name(bundle_digest))
         if isinstance(found, Unusable):
             return found
         if found.get("device") != asdict(device):
-            return Unusable(reason=f"its engines were tried with {_difference(found.get('device'), asdict(device))}")
+            return Unusable(reason=f"the bundle's engines were tried with {_difference(found.get('device'), asdict(device))}")
         order, refused = found.get("order"), found.get("refused")
         if (
             found.get("bundle") != bundle_digest

@@ -81,6 +81,33 @@ def supported(operators: Iterable[str]) -> frozenset[str]:
     return frozenset(_ask("operators", json.dumps(sorted(operators)).encode())["supported"])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driven:
+    """What came of driving the real library by the runtime's own code.
+
+    Attributes:
+        reached: The last step that was begun: "parse", "build", "load" or "done".
+        error: Kind and message of the error that ended it; empty where none did.
+        plan_bytes: Size of the plan; 0 where there is none.
+        progress: Steps done and steps in all, as the build told them.
+    """
+
+    reached: str
+    error: str
+    plan_bytes: int
+    progress: tuple[tuple[int, int], ...]
+
+
+def drive_runtime(onnx: bytes) -> Driven:
+    """Parses, builds and loads a model by `edgekit.runtime.engines.tensorrt_api`, with TensorRT for RTX in the place of TensorRT 11.
+
+    Args:
+        onnx: The model, with its weights in it.
+    """
+    told = dict(_ask("runtime", onnx))
+    return Driven(**told | {"progress": tuple((done, total) for done, total in told["progress"])})
+
+
 def _ask(question: str, content: bytes) -> Mapping[str, Any]:
     packages = folder("rtx")
     with tempfile.TemporaryDirectory() as scratch:
@@ -115,6 +142,35 @@ def _operators(trt: Any, names: bytes) -> dict[str, object]:
     return {"supported": [name for name in json.loads(names) if parser.supports_operator(name)]}
 
 
+def _runtime(trt: Any, model: bytes) -> dict[str, object]:
+    """Runs in the process of its own."""
+    # Its names are those of TensorRT 11; its version is that of another product.
+    trt.__version__ = "11.1.0"
+    sys.modules["tensorrt"] = trt
+    from edgekit.errors import EdgekitError
+    from edgekit.runtime.engines import tensorrt_api
+
+    progress: list[tuple[int, int]] = []
+    told: dict[str, object] = {"reached": "parse", "error": "", "plan_bytes": 0, "progress": progress}
+    options = tensorrt_api.BuildOptions(workspace_mib=256, optimization_level=3, max_aux_streams=0, flags=("FP16", "INT8"))
+    try:
+        api = tensorrt_api.open_api()
+        builder = tensorrt_api.make_builder(api)
+        network = tensorrt_api.make_network(api, builder)
+        parser = tensorrt_api.parse(api, network, model)
+        told["reached"] = "build"
+        config = tensorrt_api.make_config(api, builder, options, lambda done, total: progress.append((done, total)))
+        # No timings: with a timing cache it asks for the GPU.
+        plan = tensorrt_api.build(api, builder, network, config)
+        del parser
+        told |= {"reached": "load", "plan_bytes": len(plan)}
+        tensorrt_api.load_plan(api, plan)
+        told["reached"] = "done"
+    except EdgekitError as error:
+        told["error"] = f"{type(error).__name__}: {error.message}"
+    return told
+
+
 def _parser(trt: Any, told: dict[str, list[str]]) -> tuple[Any, Any, Any]:
     """A parser, and the builder and the network that it needs to be alive."""
     log = _log(trt, told)
@@ -141,7 +197,7 @@ def _main(question: str, asked: str, answer: str) -> None:
     import tensorrt_rtx_libs  # noqa: F401, I001 - loads the libraries that the bindings need
     import tensorrt_rtx_bindings as trt
 
-    told = {"build": _build, "operators": _operators}[question](trt, Path(asked).read_bytes())
+    told = {"build": _build, "operators": _operators, "runtime": _runtime}[question](trt, Path(asked).read_bytes())
     Path(answer).write_text(json.dumps(told))
 
 

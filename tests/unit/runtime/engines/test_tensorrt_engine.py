@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import sys
 import threading
 
@@ -295,6 +296,13 @@ def test_it_says_what_is_in_use(device):
     assert TensorRtEngine.available().version == "10.3.0"
     gc.collect()
     assert device.cuda.users == 0
+
+
+@pytest.mark.parametrize("version", versions())
+def test_it_says_what_the_builder_made_of_the_graph(monkeypatch, tmp_path, version):
+    """The layers of the engine can be read in every version."""
+    install(monkeypatch, tmp_path / "cache", version)
+    assert json.loads(built_and_opened().layers())["Layers"] == [{"Name": "conv", "LayerType": "CaskConvolution"}]
 
 
 def test_a_library_that_is_not_there(device, monkeypatch):

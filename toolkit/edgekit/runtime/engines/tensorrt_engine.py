@@ -84,6 +84,10 @@ class TensorRtEngine(Engine):
             "cuda": program.cuda_versions,
         }
 
+    def layers(self) -> str:
+        """What the builder made of the graph: the engine inspector's JSON, whose keys are the library's; each layer has its precision and kernel."""
+        return self._program.layers()
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         return self._program.taken.facts.shape
@@ -202,6 +206,12 @@ class _Program:
                 self._cuda.launch(self._graph, self.stream)
             self._cuda.synchronize(self.stream)
             return [port.array.copy() for port in self.outputs]
+
+    def layers(self) -> str:
+        """The engine inspector's JSON."""
+        _, engine, _ = self._objects
+        with self._cuda.active():
+            return tensorrt_api.layers(engine)
 
     def free(self) -> None:
         """Gives everything back; again does nothing."""

@@ -57,6 +57,26 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """One acceptance gate as it was measured, `value` against `bound`; a `status` that is left out is passed or failed, as `passed` says."""
+
+    name: str
+    value: float | None
+    bound: float
+    passed: bool
+    status: Literal["passed", "failed", "not demonstrated"] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("a gate has no name")
+        object.__setattr__(self, "status", self.status or ("passed" if self.passed else "failed"))
+        if self.passed != (self.status != "failed"):
+            raise ValueError(f"the gate {self.name!r} has the status {self.status!r}, but passed is {str(self.passed).lower()}")
+        if not math.isfinite(self.bound) or (self.value is not None and not math.isfinite(self.value)):
+            raise ValueError(f"value and bound of the gate {self.name!r} must be finite; a figure that could not be measured is null")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
     """One engine the bundle was proven with.
 
@@ -67,6 +87,8 @@ class EngineSpec:
         precision: What the weights and activations are, for people ("int8", "f32").
         settings: The engine's own configuration keys, pinned to what was proven.
         outputs: Number of raw logits.
+        temperature: Its own, where its logits are calibrated otherwise than the first engine's; None for the decision's.
+        acceptance: The gates as measured with its artefact, where it is not the first engine; empty for the first, whose gates are the manifest's.
     """
 
     name: str
@@ -75,6 +97,8 @@ class EngineSpec:
     precision: str
     settings: dict[str, str]
     outputs: int
+    temperature: float | None = None
+    acceptance: tuple[Gate, ...] = ()
 
     def __post_init__(self) -> None:
         _check_slug("the engine's name", self.name)
@@ -86,6 +110,8 @@ class EngineSpec:
             raise ValueError("precision is empty")
         if self.outputs < 1:
             raise ValueError(f"outputs must be at least 1, not {self.outputs}")
+        if self.temperature is not None:
+            _check_temperature(self.temperature)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,9 +158,7 @@ class Decision:
     thresholds: dict[str, float]
 
     def __post_init__(self) -> None:
-        low, high = TEMPERATURES
-        if not low <= self.temperature <= high:
-            raise ValueError(f"temperature must be between {low:g} and {high:g}, not {self.temperature}")
+        _check_temperature(self.temperature)
         for label, threshold in self.thresholds.items():
             if not 0 <= threshold <= 1:
                 raise ValueError(f"the threshold of {label!r} must be between 0 and 1, not {threshold}")
@@ -162,32 +186,20 @@ class GoldenSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
-    """One acceptance gate as it was measured, `value` against `bound`; a `status` that is left out is passed or failed, as `passed` says."""
-
-    name: str
-    value: float | None
-    bound: float
-    passed: bool
-    status: Literal["passed", "failed", "not demonstrated"] | None = None
-
-    def __post_init__(self) -> None:
-        if not self.name:
-            raise ValueError("a gate has no name")
-        object.__setattr__(self, "status", self.status or ("passed" if self.passed else "failed"))
-        if self.passed != (self.status != "failed"):
-            raise ValueError(f"the gate {self.name!r} has the status {self.status!r}, but passed is {str(self.passed).lower()}")
-        if not math.isfinite(self.bound) or (self.value is not None and not math.isfinite(self.value)):
-            raise ValueError(f"value and bound of the gate {self.name!r} must be finite; a figure that could not be measured is null")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetSummary:
-    """The device profile the bundle was compiled for, resolved at compile time."""
+    """The device profile the bundle was compiled for, resolved at compile time.
+
+    Attributes:
+        name: Of the profile.
+        title: For people.
+        architectures: `platform.machine()` in lower case of the machines it stands for.
+        instruction_sets: The CPU must have one of these; empty where any CPU will do.
+    """
 
     name: str
     title: str
     architectures: tuple[str, ...]
+    instruction_sets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_slug("the target's name", self.name)
@@ -250,6 +262,9 @@ class Manifest:
         _check_unique("engines", [engine.name for engine in self.engines])
         if self.accepted and not (self.acceptance and all(gate.passed for gate in self.acceptance)):
             raise ValueError("accepted is true, but a gate was not passed, or there is none")
+        for engine in self.engines[1:]:
+            if self.accepted and not (engine.acceptance and all(gate.passed for gate in engine.acceptance)):
+                raise ValueError(f"accepted is true, but the engine {engine.name!r} has a gate that was not passed, or none")
         if (self.cam is None) == (not self.cam_reason):
             raise ValueError("cam_reason says why there is no map: it is empty exactly when there is one")
         for source, digest in self.sources.items():
@@ -385,6 +400,12 @@ def _bounded_float(text: str) -> float:
 def _check_slug(what: str, text: str) -> None:
     if not _NAME.fullmatch(text):
         raise ValueError(f"{what} {text!r} must be 1 to 64 letters, digits, dots, underscores and hyphens, starting with a letter or digit")
+
+
+def _check_temperature(value: float) -> None:
+    low, high = TEMPERATURES
+    if not low <= value <= high:
+        raise ValueError(f"temperature must be between {low:g} and {high:g}, not {value}")
 
 
 def _check_unique(what: str, names: Iterable[str]) -> None:

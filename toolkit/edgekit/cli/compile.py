@@ -70,6 +70,14 @@ def print_result(result: Finished) -> None:
     cam = document["cam"]
     say(_map(cam))
     timing = document["latency_ms"]
+    for row in document["engines"] if len(document["engines"]) > 1 else ():
+        say(
+            f"  {row['name']}: rung {row['rung']}, {row['flips']} of {row['frames']} answers changed, {'accepted' if row['accepted'] else 'refused, not in the bundle'}"
+        )
+    if document["oracle"]:
+        say(
+            f"  {document['engine']['name']} does not run here: proven with {document['oracle']}; on the device run edgekit build, then edgekit verify"
+        )
     if timing["p50"] is not None:
         say(f"  latency on this host, 480 × 640 frame in, answer and map out: median {timing['p50']:.2f} ms of {timing['samples']}")
     if result.bundle is not None:

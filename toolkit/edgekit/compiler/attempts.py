@@ -11,7 +11,6 @@ Rules this file keeps:
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,14 +19,14 @@ from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.catalog.compress import QuantizeSpec, Rung
+from edgekit.compiler.dialects.base import Dialect
 from edgekit.compiler.ladder import RungResult, Skipped, Variant
-from edgekit.compiler.quantize import openvino_ptq
 from edgekit.compiler.quantize.rungs import POST_TRAINING, RUNGS
 from edgekit.compiler.stages.explain import ExplainedGraph
 from edgekit.compiler.stages.frames import PreparedSplit, calibration_indices
 from edgekit.compiler.stages.measure import Measured, MeasureStage
-from edgekit.compiler.stages.quantize import Artefact, QuantizeStage
-from edgekit.compiler.stages.rank import Ranking, RankStage
+from edgekit.compiler.stages.quantize import Artefact
+from edgekit.compiler.stages.rank import Ranking
 from edgekit.compiler.workspace import Workspace
 from edgekit.errors import CatalogError, nearest
 from edgekit.schema.decode import encode
@@ -44,17 +43,20 @@ class Bench:
         graph: The explained float graph, of the trained network or of a student.
         calibration: The calibration frames.
         val: The frames that rungs are measured on.
-        spec_of: How an artefact runs on the target.
+        dialect: The engine's.
         quantize: The recipe's.
-        target: Name of the target, for the progress.
     """
 
     graph: ExplainedGraph
     calibration: PreparedSplit
     val: PreparedSplit
-    spec_of: Callable[[Artefact], EngineSpec]
+    dialect: Dialect
     quantize: QuantizeSpec
-    target: str
+
+    @property
+    def target(self) -> str:
+        """Names target and engine, for the progress."""
+        return f"{self.dialect.target.name}, {self.dialect.choice.name}"
 
 
 Maker = Callable[[Sequence[RungResult]], Iterable[Variant | Skipped]]
@@ -94,34 +96,38 @@ class Attempts:
             raise CatalogError(
                 f"the rung {rung!r} cannot be made for this model", hint=nearest(rung, (*POST_TRAINING, "float-fallback", "float"))
             )
-        elif not RUNGS[rung].smooth_quant and not openvino_ptq.has_attention(self._bench.graph.path):
-            yield Skipped(rung=rung, reason="no attention: the same as ptq-full")
+        elif reason := self._bench.dialect.why_not(rung, self._bench.graph):
+            yield Skipped(rung=rung, reason=reason)
         else:
             artefact = self.artefact(rung)
             yield Variant(artefact=artefact, measured=self.measure(artefact, f"{rung} on val"))
 
     def artefact(self, rung: Rung, float_layers: Sequence[str] = ()) -> Artefact:
         """The artefact of a rung, with some layers left in float32."""
-        calibration = self._bench.calibration
-        stage = QuantizeStage(
-            graph=self._bench.graph,
-            rung=rung,
-            calibration=calibration.tensors,
-            calibration_sha256=calibration.sha256,
-            float_layers=tuple(float_layers),
-        )
+        bench = self._bench
+        stage = bench.dialect.make(bench.graph, rung, bench.calibration, float_layers)
         left = f", {_layers(len(float_layers))} in float" if float_layers else ""
         return self._workspace.run(stage, label=f"{rung}{left}, {self._bench.target}")
+
+    def exact(self) -> Artefact:
+        """The artefact that is not quantized, in float32."""
+        return self._workspace.run(self._bench.dialect.exact(self._bench.graph), label=f"float, {self._bench.target}")
 
     def measure(self, artefact: Artefact, label: str, split: PreparedSplit | None = None) -> Measured:
         """What an artefact answers, on `val` where no other split is named."""
         frames = self._bench.val if split is None else split
-        stage = MeasureStage(artefact=artefact, engine=self.spec_of(artefact), tensors=frames.tensors, tensors_sha256=frames.sha256)
+        stage = MeasureStage(
+            artefact=artefact,
+            engine=self.spec_of(artefact),
+            tensors=frames.tensors,
+            tensors_sha256=frames.sha256,
+            oracle=self._bench.dialect.oracle,
+        )
         return self._workspace.run(stage, label=label)
 
     def spec_of(self, artefact: Artefact) -> EngineSpec:
         """How an artefact runs on the target."""
-        return self._bench.spec_of(artefact)
+        return self._bench.dialect.spec(artefact)
 
     def _fallback(self, tried: Sequence[RungResult]) -> Iterator[Variant | Skipped]:
         base = nearest_post_training(tried)
@@ -139,15 +145,9 @@ class Attempts:
             yield Variant(label=label, artefact=artefact, measured=self.measure(artefact, f"{label} on val"))
 
     def _rank(self, base: Rung) -> Ranking:
-        tensors = ranking_frames(self._bench.calibration)
-        artefact = self.artefact(base)
-        stage = RankStage(
-            exact=self.artefact("float"),
-            base=artefact,
-            engine=self._bench.spec_of(artefact),
-            tensors=tensors,
-            tensors_sha256=hashlib.sha256(tensors.tobytes()).hexdigest(),
-        )
+        bench = self._bench
+        artefacts = self.exact(), self.artefact(base)
+        stage = bench.dialect.rank(bench.graph, base, artefacts, bench.calibration, ranking_frames(bench.calibration))
         return self._workspace.run(stage, label=f"layers of {base}, {self._bench.target}")
 
 

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from edgekit.catalog.recipe import ModelSpec, Recipe
 from edgekit.catalog.target import Target
 from edgekit.compiler import ladder
+from edgekit.compiler.dialects import dialect_of
 from edgekit.compiler.processes import Processes
 from edgekit.compiler.progress import Progress
+from edgekit.compiler.quantize.rungs import RUNGS
 from edgekit.compiler.stages.frames import PreparedSplit
 from edgekit.compiler.stages.measure import Measured
 from edgekit.errors import CatalogError, MissingEngineError, ModelError, TargetError
@@ -27,24 +29,35 @@ EXPORT_TOLERANCE = 2e-3
 """Largest |Δlogit| between the trained model and the unquantized engine, in parts of the largest |logit| (at least of 1)."""
 
 
-def check_machine(target: Target, *, quantizes: bool) -> None:
+def check_machine(target: Target, recipe: Recipe) -> None:
     """Stops before any work when this machine cannot prove a bundle for the target.
 
+    An engine that reads ONNX can be proven in the numerical oracle where it cannot run; OpenVINO only where it runs. What is decided by a measured latency
+    can be decided only where the engine runs.
+
     Raises:
-        TargetError: The target is another kind of machine: an artefact is proven where it runs.
-        MissingEngineError: The target's engine or the quantizer is not installed.
+        TargetError: The target is another kind of machine.
+        MissingEngineError: An engine of the target, the oracle or the quantizer is not installed.
     """
-    machine = platform.machine().lower()
-    if machine not in target.architectures:
+    for choice in target.engines:
+        dialect = dialect_of(target, choice)
+        proven_with = "onnxruntime" if dialect.oracle else choice.name
+        if choice.name == "openvino" and dialect.oracle:
+            raise TargetError(
+                f"the target {target.name} is {', '.join(target.architectures)}, this machine is {platform.machine().lower()}",
+                hint="OpenVINO is proven on the kind of machine it runs on; compile it there",
+            )
+        found = engine_class(proven_with).available()
+        if found.version is None:
+            raise MissingEngineError(f"the target {target.name} needs {proven_with} here: {found.reason}", hint=found.hint)
+        quantizes = any(RUNGS[rung].quantize for rung in recipe.compress.quantize.ladder)
+        if choice.name == "openvino" and quantizes and importlib.util.find_spec("nncf") is None:
+            raise MissingEngineError("NNCF is not installed", hint="install the extra: edgekit-toolkit[compile]")
+    if dialect_of(target).oracle and (recipe.compress.prune is not None or recipe.compress.search):
         raise TargetError(
-            f"the target {target.name} is {', '.join(target.architectures)}, this machine is {machine}",
-            hint="a bundle is proven on the kind of machine it runs on; compile it there",
+            f"[compress] prune and search decide by the latency on {target.name}, which cannot be measured on this machine",
+            hint="give the recipe a student instead, or prune for a target of this machine and compile the result for the device",
         )
-    found = engine_class(target.engine.name).available()
-    if found.version is None:
-        raise MissingEngineError(f"the target {target.name} needs {target.engine.name}: {found.reason}", hint=found.hint)
-    if quantizes and importlib.util.find_spec("nncf") is None:
-        raise MissingEngineError("NNCF is not installed", hint="install the extra: edgekit-toolkit[compile]")
 
 
 def check_processes(recipe: Recipe, processes: Processes) -> None:

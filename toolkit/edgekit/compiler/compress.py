@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.catalog.compress import DistillSpec, PruneSpec, Rung
-from edgekit.catalog.target import Target
-from edgekit.compiler import ladder, pack, timing
+from edgekit.compiler import ladder, timing
 from edgekit.compiler import network as n
 from edgekit.compiler.checks import check_above_chance, point_figures, untrainable
+from edgekit.compiler.dialects.base import Dialect
 from edgekit.compiler.prepare import Prepared
 from edgekit.compiler.progress import Progress
+from edgekit.compiler.quantize.rungs import TrainedIntegers
 from edgekit.compiler.stages.baseline import BaselineStage
 from edgekit.compiler.stages.explain import ExplainedGraph, ExplainStage
 from edgekit.compiler.stages.frames import FramesStage
@@ -34,12 +35,14 @@ from edgekit.compiler.stages.load import FloatGraph, LazySource, LoadStage
 from edgekit.compiler.stages.measure import MeasureStage
 from edgekit.compiler.stages.prune import Cut, PruneStage, Ratio, RatioStage
 from edgekit.compiler.stages.qat import QatStage
-from edgekit.compiler.stages.quantize import Artefact, QuantizeStage
+from edgekit.compiler.stages.quantize import Artefact
 from edgekit.compiler.stages.train import Teacher, Trained, TrainingFrames, TrainStage
 from edgekit.compiler.study import Outcome, Point, Study, StudyStage
-from edgekit.compiler.workspace import Workspace, digest
+from edgekit.compiler.workspace import Stage, Workspace, digest
 from edgekit.evaluation.evaluate import evaluate
 from edgekit.schema.decode import encode
+
+_PROBE_FRAMES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,7 +55,7 @@ class Compressed:
         explained: The same as it will run on the device.
         reference: What it answers on `val` in its own framework, float32 (frames, outputs).
         ladder: The rungs to try.
-        qat: Makes the stage of the rung that trains, when it is reached.
+        qat: Makes the stage of the rung that trains, when it is reached, for what an engine wants values rounded to.
         teachers: Whose answers trained it, the model first.
         pruning: The last decision about the ratio, for the report; None without pruning.
         training: How each training went, for the report.
@@ -67,7 +70,7 @@ class Compressed:
     explained: ExplainedGraph
     reference: NDArray[np.float32]
     ladder: tuple[Rung, ...]
-    qat: Callable[[], QatStage]
+    qat: Callable[[TrainedIntegers], QatStage]
     teachers: tuple[Teacher, ...]
     pruning: dict[str, Any] | None = None
     training: tuple[dict[str, Any], ...] = ()
@@ -83,7 +86,7 @@ class Compressor:
 
     Attributes:
         prepared: The model, the data, the reference.
-        target: Whose engine times the candidates.
+        dialect: Of the target's first engine, which times the candidates.
         workspace: Runs the stages.
         progress: Told of decisions.
         training: How each training went, in order.
@@ -91,7 +94,7 @@ class Compressor:
     """
 
     prepared: Prepared
-    target: Target
+    dialect: Dialect
     workspace: Workspace
     progress: Progress
     training: list[dict[str, Any]] = field(default_factory=list)
@@ -149,9 +152,8 @@ class Compressor:
 
     def quantize(self, graph: ExplainedGraph, rung: Rung, *, label: str) -> Artefact:
         """A rung of post-training quantization."""
-        calibration = self.prepared.calibration
-        stage = QuantizeStage(graph=graph, rung=rung, calibration=calibration.tensors, calibration_sha256=calibration.sha256)
-        return self.workspace.run(stage, label=f"{rung}, {label}, {self.target.name}")
+        stage = self.dialect.make(graph, rung, self.prepared.calibration)
+        return self.workspace.run(stage, label=f"{rung}, {label}, {self.dialect.target.name}")
 
     def start(self) -> n.Network:
         """The network that is made smaller: the model's own, or the student's architecture."""
@@ -211,7 +213,7 @@ class Compressor:
             explained=explained,
             reference=reference,
             ladder=tuple(ladder),
-            qat=lambda: self.qat_stage(network),
+            qat=lambda integers: self.qat_stage(network, integers),
             teachers=self.teachers,
             pruning=None if self.pruning is None else {**self.pruning, "layers": widths(network)},
             training=tuple(self.training),
@@ -229,7 +231,7 @@ class Compressor:
             explained=prepared.explained,
             reference=prepared.reference["val"],
             ladder=prepared.recipe.compress.quantize.ladder,
-            qat=lambda: self.qat_stage(self.start()),
+            qat=lambda integers: self.qat_stage(self.start(), integers),
             teachers=(),
             untrainable=untrainable(prepared.recipe.model.source),
         )
@@ -239,15 +241,19 @@ class Compressor:
         graph = self.workspace.run(LoadStage(source=self._source(network)), label=label)
         return self.workspace.run(ExplainStage(graph=graph, input=self.prepared.recipe.input), label=label), graph
 
-    def qat_stage(self, network: n.Network) -> QatStage:
+    def qat_stage(self, network: n.Network, integers: TrainedIntegers) -> QatStage:
         """The training of the rung `qat`."""
         return QatStage(
-            network=network, frames=self.frames, calibration=self.prepared.calibration, spec=self.prepared.recipe.compress.quantize.qat
+            network=network,
+            frames=self.frames,
+            calibration=self.prepared.calibration,
+            spec=self.prepared.recipe.compress.quantize.qat,
+            integers=integers,
         )
 
     def engine(self, artefact: Artefact) -> EngineSpec:
         """How an artefact runs on the target."""
-        return pack.engine_spec(self.target, artefact)
+        return self.dialect.spec(artefact)
 
     def _source(self, network: n.Network) -> n.NetworkSource:
         return n.NetworkSource(network, self.prepared.recipe.model, self.prepared.recipe.input)
@@ -267,11 +273,18 @@ class Compressor:
             model=recipe.model,
             engine=self.engine(self.int8_reference),
             reference=self.int8_reference,
-            calibration=self.prepared.calibration.tensors,
+            quantize=self._quantize_candidate,
+            frame=self.prepared.calibration.tensors[:1],
         )
         found = self.workspace.run(stage, label=label)
         self.tell_pruning(cut.spec, found.document)
         return found
+
+    def _quantize_candidate(self, graph: ExplainedGraph) -> Stage[Artefact]:
+        """A candidate is only timed: few frames give it ranges."""
+        calibration = self.prepared.calibration
+        few = dataclasses.replace(calibration, tensors=calibration.tensors[:_PROBE_FRAMES])
+        return self.dialect.make(graph, "ptq", few)
 
     def tell_pruning(self, spec: PruneSpec, document: Mapping[str, Any]) -> None:
         """Keeps what was decided about the ratio for the report."""
@@ -286,13 +299,13 @@ class Compressor:
         }
 
     def _round_to(self, spec: PruneSpec) -> int:
-        return spec.round_to if spec.round_to is not None else self.target.channel_multiple
+        return spec.round_to if spec.round_to is not None else self.dialect.target.channel_multiple
 
 
-def compress(prepared: Prepared, target: Target, workspace: Workspace, progress: Progress) -> Compressed:
+def compress(prepared: Prepared, dialect: Dialect, workspace: Workspace, progress: Progress) -> Compressed:
     """Makes the network that is quantized, as the recipe's `[compress]` says."""
     spec = prepared.recipe.compress
-    maker = Compressor(prepared=prepared, target=target, workspace=workspace, progress=progress)
+    maker = Compressor(prepared=prepared, dialect=dialect, workspace=workspace, progress=progress)
     if not spec.makes_new_network:
         return maker.untouched()
     network, rungs, found = maker.start(), spec.quantize.ladder, None
@@ -340,7 +353,7 @@ def search(maker: Compressor, prune: PruneSpec, distill: DistillSpec) -> Study:
             "frames": maker.frames.key(),
             "teachers": [teacher.graph.sha256 for teacher in maker.teachers],
             "prune": encode(prune),
-            "round_to": maker.target.channel_multiple,
+            "round_to": maker.dialect.target.channel_multiple,
             "distill": encode(dataclasses.replace(distill, teachers=())),
             "calibration": prepared.calibration.sha256,
             "reference": maker.int8_reference.sha256,

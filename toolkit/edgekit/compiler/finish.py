@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,13 @@ from edgekit.bundle.manifest import CamSpec, Manifest
 from edgekit.bundle.reader import open_bundle
 from edgekit.bundle.writer import write_atomically, write_bundle
 from edgekit.catalog.recipe import Recipe
+from edgekit.catalog.target import Target
 from edgekit.compiler import pack, steps, timing
+from edgekit.compiler.dialects.base import Dialect
+from edgekit.compiler.oracle import TITLE
 from edgekit.compiler.prepare import source_digests
 from edgekit.compiler.progress import Progress
-from edgekit.compiler.proof import Candidate, Proving
+from edgekit.compiler.proof import Proving
 from edgekit.compiler.stages.measure import Measured
 from edgekit.compiler.workspace import Workspace
 from edgekit.errors import ModelError
@@ -26,7 +29,7 @@ from edgekit.evaluation.gates import GateResult
 from edgekit.imaging import phantom
 from edgekit.imaging.phantom_scanner import PhantomSpec
 from edgekit.profiler.clock import Budget
-from edgekit.profiler.percentiles import latency
+from edgekit.profiler.percentiles import SHARES, latency
 from edgekit.profiler.stages import measure_predict
 from edgekit.profiler.warmup import steady_state
 from edgekit.report import compile_page
@@ -63,32 +66,28 @@ class Finished:
     document: dict[str, Any]
 
 
-def finish(proving: Proving, outputs: Outputs, workspace: Workspace, progress: Progress) -> Finished:
+def finish(provings: Sequence[Proving], outputs: Outputs, workspace: Workspace, progress: Progress) -> Finished:
     """Writes the bundle where it may be written, and the report in any case.
 
-    A bundle is drafted first, opened as a device would and timed; the budgets of latency and size are held against that draft.
+    A bundle is drafted first, opened as a device would and timed, where this machine can; the budgets of latency and size are held against that draft.
+
+    Args:
+        provings: One an engine of the target, in its order. The first decides; of the others those are packed that the gates accept.
+        outputs: Where to.
+        workspace: Knows what the stages cost.
+        progress: Told of the rest.
     """
+    proving = provings[0]
     prepared, candidate, acceptance = proving.prepared, proving.candidate, proving.acceptance
     recipe = prepared.recipe
-    proof = pack.Proof(
-        artefact=candidate.chosen.artefact,
-        engine=candidate.engine,
-        graph=proving.graph,
-        measured_val=candidate.chosen.measured,
-        temperature=acceptance.temperature,
-        thresholds=acceptance.thresholds,
-        gates=acceptance.gates,
-        within_budget=True,
-        summary=proving.summary(),
-        sources={**source_digests(prepared), "network": proving.compressed.graph.sha256},
-    )
+    proofs = [_proof(found) for found in provings if found is proving or found.accepted]
     with tempfile.TemporaryDirectory(prefix="edgekit-pack-") as folder:
         draft = Path(folder) / outputs.bundle.name
-        manifest = _write(draft, recipe, candidate, proof)
-        timed = _check_and_time(draft, progress)
+        manifest = _write(draft, recipe, candidate.target, proofs)
+        timed = _check_and_time(draft, [found.candidate.dialect for found in provings], progress)
         gates = (*acceptance.gates, *budget_gates(recipe.accept, _budgets(draft, timed)))
         if not all(gate.passed for gate in gates) and manifest.accepted:
-            manifest = _write(draft, recipe, candidate, dataclasses.replace(proof, within_budget=False))
+            manifest = _write(draft, recipe, candidate.target, [dataclasses.replace(proofs[0], within_budget=False), *proofs[1:]])
         content = draft.read_bytes()
     written = manifest.accepted or not recipe.accept.enforce
     made = steps.measure(proving, progress)
@@ -100,6 +99,7 @@ def finish(proving: Proving, outputs: Outputs, workspace: Workspace, progress: P
         "bundles": [str(outputs.bundle)] if written else [],
         "size_bytes": len(content),
         "steps": made,
+        "engines": [found.engine_row() for found in provings],
         "stages": [encode(record) for record in workspace.records],
         **timed,
     }
@@ -111,11 +111,30 @@ def finish(proving: Proving, outputs: Outputs, workspace: Workspace, progress: P
     return Finished(bundle=outputs.bundle if written else None, accepted=manifest.accepted, gates=gates, outputs=outputs, document=document)
 
 
-def _write(draft: Path, recipe: Recipe, candidate: Candidate, proof: pack.Proof) -> Manifest:
-    manifest, members = pack.assemble(recipe, candidate.target, proof)
+def _proof(proving: Proving) -> pack.Proof:
+    candidate, acceptance = proving.candidate, proving.acceptance
+    return pack.Proof(
+        artefact=candidate.chosen.artefact,
+        engine=candidate.engine,
+        oracle=candidate.dialect.oracle,
+        graph=proving.graph,
+        measured_val=candidate.chosen.measured,
+        measured_test=candidate.test,
+        temperature=acceptance.temperature,
+        thresholds=acceptance.thresholds,
+        gates=acceptance.gates,
+        within_budget=True,
+        summary=proving.summary(),
+        sources={**source_digests(proving.prepared), "network": proving.compressed.graph.sha256},
+    )
+
+
+def _write(draft: Path, recipe: Recipe, target: Target, proofs: Sequence[pack.Proof]) -> Manifest:
+    manifest, members = pack.assemble(recipe, target, proofs)
     if manifest.cam is not None:
-        for measured in (candidate.chosen.measured, candidate.test):
-            check_identity(measured, manifest.cam)
+        for proof in proofs:
+            for measured in (proof.measured_val, proof.measured_test):
+                check_identity(measured, manifest.cam)
     write_bundle(draft, manifest, members)
     return manifest
 
@@ -138,20 +157,35 @@ def check_identity(measured: Measured, cam: CamSpec) -> None:
         )
 
 
-def _check_and_time(draft: Path, progress: Progress) -> dict[str, Any]:
-    """Opens the bundle as a device would, runs its golden frames, and times it on this host."""
+def _check_and_time(draft: Path, dialects: Sequence[Dialect], progress: Progress) -> dict[str, Any]:
+    """Opens the bundle as a device would, runs its golden frames, and times it on this host, as far as the engines run here."""
     bundle = open_bundle(draft)
-    for check in selftest.run(bundle):
+    here = {dialect.choice.name for dialect in dialects if not dialect.oracle}
+    for spec in bundle.manifest.engines:
+        if spec.name not in here:
+            continue
+        check = selftest.check(bundle, spec)
         if check.status != "PASS":
             raise ModelError(
                 f"the finished bundle fails its own golden frames on {check.engine}: {check.reason}",
                 hint="the engine is not deterministic here",
             )
-    classifier = Classifier(bundle)
+    first = bundle.manifest.engines[0]
+    if first.name not in here:
+        untimed = {**dict.fromkeys(SHARES), "max": None, "samples": 0}
+        engine = {
+            "name": first.name,
+            "version": f"{first.minimum_version} or newer",
+            "device": dialects[0].target.title,
+            "precision": first.precision,
+            "threads": "",
+        }
+        return {"latency_ms": untimed, "engine": engine, "oracle": TITLE}
+    classifier = Classifier(bundle, engine=first.name)
     frames = [phantom.frame(label, patient=0, index=0, seed=0, spec=LATENCY_FRAME) for label in phantom.LABELS]
     progress.begin("latency", cached=False)
     predicted = measure_predict(classifier, frames, LATENCY_BUDGET)
     values = predicted.samples.milliseconds
     found = latency(values[steady_state(values).excluded :])
     progress.end()
-    return {"latency_ms": found.figures(), "engine": classifier.engine.describe()}
+    return {"latency_ms": found.figures(), "engine": classifier.engine.describe(), "oracle": None}

@@ -5,7 +5,9 @@ Nothing in a bundle was timed, names a path or shows a patient: golden frames ar
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +27,7 @@ from edgekit.bundle.manifest import (
 )
 from edgekit.catalog.recipe import Recipe
 from edgekit.catalog.target import Target
+from edgekit.compiler.dialects import dialect_of
 from edgekit.compiler.stages.explain import ExplainedGraph
 from edgekit.compiler.stages.measure import Measured, open_artefact
 from edgekit.compiler.stages.quantize import Artefact
@@ -32,15 +35,12 @@ from edgekit.compiler.versions import versions
 from edgekit.evaluation.gates import GateResult
 from edgekit.imaging import phantom
 from edgekit.imaging.preprocess import preprocess
-from edgekit.runtime.engines import engine_class
 from edgekit.schema.model_io import InputSpec
 
 GOLDEN_FRAMES_PER_LABEL = 2
 GOLDEN_SEED = 20260101
 FRAMES_MEMBER = "golden/frames.npy"
 REPORT_MEMBER = "report/summary.json"
-
-_MEMBER_OF_ROLE = {"xml": "model/openvino.xml", "bin": "model/openvino.bin"}
 
 # Another CPU rounds int8 sums alike but float32 ones not: measured in parts of the logits' spread on the validation frames.
 _GOLDEN_TOLERANCE = 0.05
@@ -50,15 +50,8 @@ _SCALE_PERCENTILE = 99.0
 
 
 def engine_spec(target: Target, artefact: Artefact) -> EngineSpec:
-    """The manifest's entry of an artefact: pinned settings, and the engine version it was proven with as the oldest allowed."""
-    return EngineSpec(
-        name=target.engine.name,
-        files=dict(_MEMBER_OF_ROLE),
-        minimum_version=engine_class(target.engine.name).available().version or "",
-        precision=artefact.precision,
-        settings=dict(target.engine.settings),
-        outputs=artefact.outputs,
-    )
+    """The manifest's entry of an artefact for a target's first engine."""
+    return dialect_of(target).spec(artefact)
 
 
 def cam_spec(graph: ExplainedGraph, measured: Measured) -> CamSpec | None:
@@ -99,8 +92,10 @@ class Proof:
     Attributes:
         artefact: The engine's model.
         engine: How it runs.
+        oracle: Whether it was run in the numerical oracle, because the engine cannot run here.
         graph: The explained float graph it was made from.
         measured_val: What it answered on `val`.
+        measured_test: What it answered on `test`.
         temperature: Its logits are divided by this before they become probabilities.
         thresholds: Frozen.
         gates: Every gate but the budgets: a bundle holds nothing that was timed, and not its own size.
@@ -111,8 +106,10 @@ class Proof:
 
     artefact: Artefact
     engine: EngineSpec
+    oracle: bool
     graph: ExplainedGraph
     measured_val: Measured
+    measured_test: Measured
     temperature: float
     thresholds: dict[str, float]
     gates: tuple[GateResult, ...]
@@ -125,44 +122,71 @@ class Proof:
         return self.within_budget and all(gate.passed for gate in self.gates)
 
 
-def assemble(recipe: Recipe, target: Target, proof: Proof) -> tuple[Manifest, dict[str, bytes]]:
-    """The draft of the manifest (its members are filled in by the writer) and the members of a bundle."""
+def assemble(recipe: Recipe, target: Target, proofs: Sequence[Proof]) -> tuple[Manifest, dict[str, bytes]]:
+    """The draft of the manifest (its members are filled in by the writer) and the members of a bundle.
+
+    Args:
+        recipe: What was compiled.
+        target: For which device.
+        proofs: One an engine; the first is what the bundle is made for, the others answer when it cannot.
+    """
+    first = proofs[0]
     tensors = golden_frames(recipe.input)
-    engine = open_artefact(proof.artefact, proof.engine)
-    expected = np.stack([engine.infer(np.ascontiguousarray(tensor[None])).logits for tensor in tensors])
-    logits_member = f"golden/{proof.engine.name}-logits.npy"
-    members = {proof.engine.files[role]: path.read_bytes() for role, path in proof.artefact.files.items()}
-    members[FRAMES_MEMBER] = dump_array(tensors)
-    members[logits_member] = dump_array(expected)
-    members[REPORT_MEMBER] = (json.dumps(proof.summary, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
-    cam = cam_spec(proof.graph, proof.measured_val)
+    members = {FRAMES_MEMBER: dump_array(tensors)}
+    golden: dict[str, str] = {}
+    for proof in proofs:
+        engine = open_artefact(proof.artefact, proof.engine, oracle=proof.oracle)
+        expected = np.stack([engine.infer(np.ascontiguousarray(tensor[None])).logits for tensor in tensors])
+        golden[proof.engine.name] = f"golden/{proof.engine.name}-logits.npy"
+        members[golden[proof.engine.name]] = dump_array(expected)
+        members |= {proof.engine.files[role]: path.read_bytes() for role, path in proof.artefact.files.items()}
+    members[REPORT_MEMBER] = (json.dumps(first.summary, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         name=recipe.name,
         version=recipe.version,
         security_version=recipe.security_version,
-        accepted=proof.accepted,
+        accepted=first.accepted,
         compatible=(target.name,),
-        target=TargetSummary(name=target.name, title=target.title, architectures=target.architectures),
-        engines=(proof.engine,),
+        target=TargetSummary(
+            name=target.name, title=target.title, architectures=target.architectures, instruction_sets=target.instruction_sets
+        ),
+        engines=(first.engine, *(_further(proof, first) for proof in proofs[1:])),
         input=recipe.input,
         output=recipe.model.output,
-        decision=Decision(temperature=proof.temperature, thresholds=proof.thresholds),
-        cam=cam,
-        cam_reason=proof.graph.reason,
+        decision=Decision(temperature=first.temperature, thresholds=first.thresholds),
+        cam=shared_cam(proofs),
+        cam_reason=first.graph.reason,
         golden=GoldenSpec(
             frames=FRAMES_MEMBER,
-            logits={proof.engine.name: logits_member},
-            tolerance={proof.engine.name: _LEAST_TOLERANCE + _GOLDEN_TOLERANCE * float(proof.measured_val.logits.std())},
+            logits=golden,
+            tolerance={
+                proof.engine.name: _LEAST_TOLERANCE + _GOLDEN_TOLERANCE * float(proof.measured_val.logits.std()) for proof in proofs
+            },
         ),
-        acceptance=tuple(
-            Gate(name=gate.name, value=gate.value, bound=gate.bound, passed=gate.passed, status=gate.status) for gate in proof.gates
-        ),
-        sources=proof.sources,
+        acceptance=_gates(first),
+        sources=first.sources,
         made_with=made_with(),
         members={},
     )
     return manifest, members
+
+
+def shared_cam(proofs: Sequence[Proof]) -> CamSpec | None:
+    """The manifest's entry of the map: the first engine's scale, and a tolerance that holds for all."""
+    found = [cam_spec(proof.graph, proof.measured_val) for proof in proofs]
+    first = found[0]
+    return None if first is None else dataclasses.replace(first, tolerance=max(cam.tolerance for cam in found if cam is not None))
+
+
+def _further(proof: Proof, first: Proof) -> EngineSpec:
+    """An engine that answers when the first cannot, with its own calibration and its own proof."""
+    own = None if proof.temperature == first.temperature else proof.temperature
+    return dataclasses.replace(proof.engine, temperature=own, acceptance=_gates(proof))
+
+
+def _gates(proof: Proof) -> tuple[Gate, ...]:
+    return tuple(Gate(name=gate.name, value=gate.value, bound=gate.bound, passed=gate.passed, status=gate.status) for gate in proof.gates)
 
 
 def made_with() -> dict[str, str]:

@@ -19,20 +19,23 @@ from pathlib import Path
 from edgekit.bundle.writer import check_writable
 from edgekit.catalog.recipe import Recipe
 from edgekit.catalog.target import Target, load_target
-from edgekit.compiler import ladder, pack
+from edgekit.compiler import ladder
 from edgekit.compiler.attempts import Attempts, Bench
 from edgekit.compiler.checks import check_export, check_machine, check_processes
 from edgekit.compiler.compress import Compressed, compress
+from edgekit.compiler.dialects import dialect_of
+from edgekit.compiler.dialects.base import Dialect
 from edgekit.compiler.finish import Finished, Outputs, finish
 from edgekit.compiler.ladder import Skipped, Variant
 from edgekit.compiler.prepare import Prepared, prepare
 from edgekit.compiler.processes import launched
 from edgekit.compiler.progress import Progress, Silent
 from edgekit.compiler.proof import Candidate, Proving, Side
-from edgekit.compiler.quantize.rungs import RUNGS
+from edgekit.compiler.stages.explain import ExplainedGraph
 from edgekit.compiler.stages.qat import make_artefact
+from edgekit.compiler.stages.quantize import Artefact
 from edgekit.compiler.threads import let_idle_threads_sleep
-from edgekit.compiler.workspace import Workspace
+from edgekit.compiler.workspace import Stage, Workspace
 from edgekit.errors import CatalogError
 
 
@@ -58,7 +61,7 @@ def compile_recipe(recipe: Recipe, *, out: Path | None, workdir: Path, progress:
             check_writable(path)
     targets = [load_target(name) for name in recipe.targets]
     for target in targets:
-        check_machine(target, quantizes=any(RUNGS[rung].quantize for rung in recipe.compress.quantize.ladder))
+        check_machine(target, recipe)
     processes = launched()
     check_processes(recipe, processes)
     told = progress if processes.is_main else Silent()
@@ -66,9 +69,9 @@ def compile_recipe(recipe: Recipe, *, out: Path | None, workdir: Path, progress:
     prepared = prepare(recipe, workspace, told)
     results = []
     for target, planned in zip(targets, outputs, strict=True):
-        proving = prove(prepared, target, workspace, told)
+        provings = prove_target(prepared, target, workspace, told)
         if processes.is_main:
-            results.append(finish(proving, planned, workspace, told))
+            results.append(finish(provings, planned, workspace, told))
     return results
 
 
@@ -83,19 +86,42 @@ def plan_outputs(recipe: Recipe, target: str, out: Path | None) -> Outputs:
     return Outputs.beside((out or Path.cwd()) / f"{name}.edgekit")
 
 
-def prove(prepared: Prepared, target: Target, workspace: Workspace, progress: Progress) -> Proving:
-    """Compresses and quantizes for a target, and judges the artefact on `test`."""
-    recipe, val, test = prepared.recipe, prepared.splits["val"], prepared.splits["test"]
-    trained = _attempts(prepared, target, workspace)
-    artefact = trained.artefact("float")
-    teacher = Side(artefact=artefact, val=trained.measure(artefact, "float on val"))
+def prove_target(prepared: Prepared, target: Target, workspace: Workspace, progress: Progress) -> list[Proving]:
+    """Compresses for a target, and quantizes and judges for each of its engines."""
+    dialects = [dialect_of(target, choice) for choice in target.engines]
+    first = teacher_side(prepared, dialects[0], workspace, progress)
+    compressed = compress(prepared, dialects[0], workspace, progress)
+    provings = [prove(prepared, compressed, dialects[0], first, workspace, progress)]
+    # An engine that stands in for another has to answer right before it answers fast: float32 is its last rung.
+    standing_in = dataclasses.replace(compressed, ladder=tuple(dict.fromkeys((*compressed.ladder, "float"))))
+    for dialect in dialects[1:]:
+        teacher = teacher_side(prepared, dialect, workspace, progress)
+        provings.append(prove(prepared, standing_in, dialect, teacher, workspace, progress))
+        if not provings[-1].accepted:
+            progress.note(f"{dialect.choice.name} is refused by the gates and stays out of the bundle")
+    return provings
+
+
+def teacher_side(prepared: Prepared, dialect: Dialect, workspace: Workspace, progress: Progress) -> Side:
+    """The trained model in an engine, in float32; stops where it does not compute what the trained model computes."""
+    trained = _attempts(prepared, dialect, workspace)
+    artefact = trained.exact()
+    teacher = Side(artefact=artefact, val=trained.measure(artefact, f"float on val, {dialect.choice.name}"))
     check_export(prepared.reference["val"], teacher.val, progress)
-    compressed = compress(prepared, target, workspace, progress)
-    student = _attempts(prepared, target, workspace, compressed)
+    test = prepared.splits["test"]
+    return dataclasses.replace(teacher, test=trained.measure(artefact, f"trained model, float on test, {dialect.choice.name}", test))
+
+
+def prove(  # noqa: PLR0913, PLR0917 - what is judged, for which engine, against what, and where it happens
+    prepared: Prepared, compressed: Compressed, dialect: Dialect, teacher: Side, workspace: Workspace, progress: Progress
+) -> Proving:
+    """Climbs the ladder for one engine, and judges the artefact on `test`."""
+    recipe, val, test = prepared.recipe, prepared.splits["val"], prepared.splits["test"]
+    student = _attempts(prepared, dialect, workspace, compressed)
     exact = teacher
     if compressed.is_new:
-        artefact = student.artefact("float")
-        exact = Side(artefact=artefact, val=student.measure(artefact, "student, float on val"))
+        artefact = student.exact()
+        exact = Side(artefact=artefact, val=student.measure(artefact, f"student, float on val, {dialect.choice.name}"))
         check_export(compressed.reference, exact.val, progress)
     yardstick = ladder.Yardstick(
         reference=prepared.reference["val"],
@@ -106,28 +132,27 @@ def prove(prepared: Prepared, target: Target, workspace: Workspace, progress: Pr
         temperature=prepared.temperature,
     )
     flips_allowed = recipe.accept.flips_allowed(compressed.is_new)
-    chosen, tried = ladder.climb(compressed.ladder, student.variants, yardstick.compare, recipe.accept, flips_allowed)
+    rungs = dialect.ladder(compressed.ladder)
+    chosen, tried = ladder.climb(rungs, student.variants, yardstick.compare, recipe.accept, flips_allowed)
     candidate = Candidate(
-        target=target,
-        spec_of=student.spec_of,
+        dialect=dialect,
         chosen=chosen,
         tried=tried,
-        teacher=dataclasses.replace(teacher, test=trained.measure(teacher.artefact, "trained model, float on test", test)),
+        teacher=teacher,
         exact=exact,
-        test=student.measure(chosen.artefact, f"{chosen.rung} on test, {target.name}", test),
+        test=student.measure(chosen.artefact, f"{chosen.rung} on test, {dialect.target.name}, {dialect.choice.name}", test),
     )
     return Proving(prepared, compressed, candidate)
 
 
-def _attempts(prepared: Prepared, target: Target, workspace: Workspace, compressed: Compressed | None = None) -> Attempts:
+def _attempts(prepared: Prepared, dialect: Dialect, workspace: Workspace, compressed: Compressed | None = None) -> Attempts:
     """The rungs of the trained model, or of what was made from it."""
     bench = Bench(
         graph=prepared.explained if compressed is None else compressed.explained,
         calibration=prepared.calibration,
         val=prepared.splits["val"],
-        spec_of=lambda artefact: pack.engine_spec(target, artefact),
+        dialect=dialect,
         quantize=prepared.recipe.compress.quantize,
-        target=target.name,
     )
     if compressed is None:
         return Attempts(bench, workspace)
@@ -137,7 +162,11 @@ def _attempts(prepared: Prepared, target: Target, workspace: Workspace, compress
         if found.untrainable:
             yield Skipped(rung="qat", reason=found.untrainable)
             return
-        trained = make_artefact(found.qat(), workspace)
+
+        def write(graph: ExplainedGraph) -> Stage[Artefact]:
+            return dialect.trained(graph, prepared.calibration)
+
+        trained = make_artefact(found.qat(dialect.integers), write, workspace)
         yield Variant(artefact=trained, measured=attempts.measure(trained, "qat on val"))
 
     attempts = Attempts(bench, workspace, others={"qat": qat})

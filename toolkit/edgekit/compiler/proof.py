@@ -9,7 +9,6 @@ Rules this file keeps:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from edgekit.bundle.manifest import CamSpec, EngineSpec
 from edgekit.catalog.target import Target
 from edgekit.compiler import ladder, pack
 from edgekit.compiler.compress import Compressed, titles
+from edgekit.compiler.dialects.base import Dialect
 from edgekit.compiler.network import public_title
 from edgekit.compiler.prepare import Prepared, split_counts
 from edgekit.compiler.stages.explain import ExplainedGraph
@@ -52,8 +52,7 @@ class Candidate:
     """What a target's ladder came to.
 
     Attributes:
-        target: The device profile.
-        spec_of: How an artefact runs.
+        dialect: The engine's.
         chosen: The rung that goes on.
         tried: Every rung, also those that were skipped.
         teacher: The trained model.
@@ -61,13 +60,21 @@ class Candidate:
         test: What the chosen artefact answered on `test`.
     """
 
-    target: Target
-    spec_of: Callable[[Artefact], EngineSpec]
+    dialect: Dialect
     chosen: ladder.RungResult
     tried: tuple[ladder.RungResult | ladder.Skipped, ...]
     teacher: Side
     exact: Side
     test: Measured
+
+    @property
+    def target(self) -> Target:
+        """The device profile."""
+        return self.dialect.target
+
+    def spec_of(self, artefact: Artefact) -> EngineSpec:
+        """How an artefact runs."""
+        return self.dialect.spec(artefact)
 
     @property
     def engine(self) -> EngineSpec:
@@ -91,6 +98,31 @@ class Proving:
         """The explained graph the artefact was made from: a rung that trains has made one of its own."""
         own = self.candidate.chosen.artefact.graph
         return self.compressed.explained if own is None else own
+
+    @property
+    def accepted(self) -> bool:
+        """Whether every gate that is judged on frames was passed."""
+        return all(gate.passed for gate in self.acceptance.gates)
+
+    def engine_row(self) -> dict[str, Any]:
+        """What an engine of the target came to, for the report."""
+        found, chosen = self.acceptance, self.candidate.chosen
+        teacher = self.candidate.teacher.test
+        return {
+            "name": self.candidate.dialect.choice.name,
+            "rung": chosen.rung,
+            "precision": chosen.artefact.precision,
+            "oracle": self.candidate.dialect.oracle,
+            "accepted": self.accepted,
+            "failed_gates": [gate.name for gate in found.gates if not gate.passed],
+            "auc": found.device.figures["auc"].value,
+            "auc_lower_bound": found.auc_difference.lower_bound,
+            "frames": found.flips.frames,
+            "flips": len(found.flips.indices),
+            "harmful_flips": len(found.flips.harmful),
+            "cam": None if teacher is None else map_likeness(teacher, self.candidate.test),
+            "size_bytes": chosen.artefact.size_bytes,
+        }
 
     @property
     def notes(self) -> list[str]:

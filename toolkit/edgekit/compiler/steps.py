@@ -45,9 +45,10 @@ def measure(proving: Proving, progress: Progress) -> list[dict[str, Any]]:
     progress.begin("steps", cached=False)
     found, medians = [], []
     for index, (name, title, artefact, logits) in enumerate(rows):
-        timed = None if artefact is None or artefact is final else _timed(proving, artefact)
+        timed = None if artefact is None or artefact is final or candidate.dialect.oracle else _timed(proving, artefact)
         medians += [] if timed is None else [timed.reference_ms]
-        latency = float(np.median(medians)) if artefact is final else None if timed is None else timed.latency_ms
+        own = float(np.median(medians)) if medians else None
+        latency = own if artefact is final else None if timed is None else timed.latency_ms
         size = None if artefact is None else artefact.size_bytes
         measured = {"latency_ms": latency, "size_bytes": size, "parameters": None}
         found.append({"name": name, "title": title, **measured, **_answers(proving, logits)})
@@ -60,7 +61,7 @@ def against_target(proving: Proving, made: list[dict[str, Any]]) -> dict[str, An
     """The report's `pruning` and `notes`, with the share of the latency that the packed artefact came to: another rung may be slower than the probe was."""
     pruning, notes = proving.compressed.pruning, proving.notes
     unpruned = next((step["latency_ms"] for step in made if step["name"] == UNPRUNED), None)
-    if pruning is None or unpruned is None:
+    if pruning is None or unpruned is None or made[-1]["latency_ms"] is None:
         return {"pruning": pruning, "notes": notes}
     packed, target = made[-1]["latency_ms"] / unpruned, pruning["latency_target"]
     if packed > target and proving.compressed.search is None:

@@ -25,7 +25,7 @@ from edgekit.report.comparison import classes_section, confusion_section, differ
 from edgekit.report.flips import flips_section
 from edgekit.report.gates import gates_section, verdict
 from edgekit.report.html import Content, Figure, Html, callout, columns, element, figures, key_values, page, section, table
-from edgekit.report.making import host_facts, ladder_section, stages_section, target_facts
+from edgekit.report.making import engines_section, host_facts, ladder_section, stages_section, target_facts
 from edgekit.report.operating import operating_section
 from edgekit.report.pruning import pruning_section
 from edgekit.report.roc import roc_section
@@ -89,6 +89,7 @@ def render(
         _data(document),
         _notes(document),
         stages_section(document),
+        *engines_section(document),
         section("Device and host", columns(target_facts(document), host_facts(document))),
         subtitle=f"Compile report: {document['precision']}, rung {document['rung']}, {document['task']}, source {document['source']}",
         footer=f"edgekit {document['host']['packages']['edgekit']}. Contains patient images: keep it where the images may be kept. "
@@ -112,7 +113,7 @@ def _headline(document: Document) -> Html:
             label="Latency, median",
             value=UNDEFINED if median is None else milliseconds(median),
             unit="" if median is None else "ms",
-            detail="on the compile's host, no other device",
+            detail="to be measured on the device" if document["oracle"] else "on the compile's host, no other device",
         ),
         Figure(label="Bundle", value=decimal(document["size_bytes"] / MIB, 2), unit="MiB", detail=_bundle(document)),
     ]
@@ -136,6 +137,14 @@ def _reading(document: Document) -> list[Html]:
 
 def _latency(document: Document) -> Html:
     latency, engine, host = document["latency_ms"], document["engine"], document["host"]
+    size = f"{document['size_bytes']:,} bytes".replace(",", "\u202f")
+    held = key_values([("Bundle", _bundle(document)), ("Size", size)])
+    if document["oracle"]:
+        note = (
+            f"Not measured: {engine['name']} does not run on the host of this compile, and no other machine's latency would stand for {engine['device']}. "
+            "On the device, edgekit build and edgekit profile measure it."
+        )
+        return section("Size", held, note=note)
     machine = host["device_model"] or host["cpu_model"] or host["architecture"]
     tiles = [_percentile(title, latency[name], latency["samples"]) for name, title in _PERCENTILES.items()]
     tiles.append(Figure(label="largest", value=milliseconds(latency["max"]), unit="ms", detail=f"of {count(latency['samples'], 'sample')}"))
@@ -144,10 +153,7 @@ def _latency(document: Document) -> Html:
         f"{engine['precision']}, {engine['threads']} threads: one frame of 480 × 640 pixels in, answer and map out. It stands "
         "for no other device; on the device itself, edgekit profile measures it."
     )
-    size = f"{document['size_bytes']:,} bytes".replace(",", "\u202f")
-    return section(
-        "Latency on this host, and size", figures(tiles), _spaced(key_values([("Bundle", _bundle(document)), ("Size", size)])), note=note
-    )
+    return section("Latency on this host, and size", figures(tiles), _spaced(held), note=note)
 
 
 def _percentile(title: str, value: float | None, samples: int) -> Figure:

@@ -70,6 +70,35 @@ def _skipped(rungs: Sequence[Document]) -> list[Html]:
     return [element("h3", "Not tried"), key_values(left_out)]
 
 
+def engines_section(document: Document) -> list[Html]:
+    """Every engine of the bundle, each proven by itself; nothing where there is one that runs here."""
+    rows = document["engines"]
+    if len(rows) < 2 and not document["oracle"]:
+        return []
+    cells = [
+        (
+            element("strong", row["name"]),
+            row["rung"],
+            row["precision"],
+            _of(row["flips"], row["frames"]),
+            str(row["harmful_flips"]),
+            decimal(row["auc"], 4),
+            f"{decimal(row['cam']['median'])}, {decimal(row['cam']['p5'])}" if row["cam"] else UNDEFINED,
+            "the oracle" if row["oracle"] else "the engine",
+            "accepted" if row["accepted"] else f"refused: {', '.join(row['failed_gates'])}",
+        )
+        for row in rows
+    ]
+    note = "In the order they are tried on the device. Each has its own artefact, judged on test by the same gates; what is refused is not in the bundle."
+    if document["oracle"]:
+        note += (
+            f" Where an engine does not run on the host of the compile, its artefact was run by {document['oracle']}: numerics-checked, not "
+            "device-verified. edgekit verify on the device compares golden frames."
+        )
+    header = ["engine", "rung", "precision", "changed", "harmful", "AUC", "map against FP32: median, p5", "proven with", "result"]
+    return [section("Engines", table(header, cells), note=note)]
+
+
 def stages_section(document: Document) -> Html:
     """What each stage cost and whether its result came from the cache."""
     stages = document["stages"]

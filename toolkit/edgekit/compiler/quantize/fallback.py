@@ -56,8 +56,8 @@ class LayerError:
     """What one layer's quantization costs.
 
     Attributes:
-        name: Of the operation in OpenVINO's graph.
-        type: Of the operation, as OpenVINO calls it.
+        name: Of the operation in the engine's graph.
+        type: Of the operation, as OpenVINO or ONNX calls it.
         error: What the error of the outputs (see `output_error`) loses when this layer alone goes back to float. Negative where it grows.
     """
 

@@ -35,6 +35,22 @@ class RungSettings:
     float_layers: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedIntegers:
+    """What the rung that trains rounds to, where the engine has a say.
+
+    Attributes:
+        signed: Activations are int8 also where they cannot be negative.
+        weights: Largest weight as an integer.
+        frame_weights: The same of a layer that reads the frame. A CPU without VNNI sums pairs of products in 16 bits; a frame's bright pixels times the full
+            range would overflow there and be cut off unseen. NNCF halves the first layer for the same reason.
+    """
+
+    signed: bool = False
+    weights: int = 127
+    frame_weights: int = 63
+
+
 RUNGS: Mapping[Rung, RungSettings] = {
     "ptq": RungSettings(title="post-training quantization, fast bias correction"),
     "ptq-full": RungSettings(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgekit.bundle.manifest import EngineSpec
+from edgekit.compiler.oracle import open_oracle
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.stages.quantize import Artefact
 from edgekit.compiler.versions import versions
@@ -75,13 +76,22 @@ def _at_size(maps: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.flo
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MeasureStage(Stage[Measured]):
-    """Runs an artefact on frames."""
+    """Runs an artefact on frames.
+
+    Attributes:
+        artefact: The engine's model.
+        engine: How it runs.
+        tensors: uint8 (frames, height, width, channels).
+        tensors_sha256: Of the frames.
+        oracle: Whether it runs in the numerical oracle, because the engine cannot run here.
+    """
 
     name: ClassVar[str] = "measure"
     artefact: Artefact
     engine: EngineSpec
     tensors: NDArray[np.uint8]
     tensors_sha256: str
+    oracle: bool = False
 
     def requires(self) -> Mapping[str, object]:
         return {
@@ -89,12 +99,13 @@ class MeasureStage(Stage[Measured]):
             "engine": encode(self.engine),
             "frames": self.tensors_sha256,
             "count": len(self.tensors),
-            "versions": versions("openvino"),
+            "oracle": self.oracle,
+            "versions": versions("openvino", "onnxruntime"),
             "instruction_sets": list(fingerprint().instruction_sets or ()),
         }
 
     def apply(self, folder: Path, progress: Progress) -> None:
-        engine = open_artefact(self.artefact, self.engine)
+        engine = open_artefact(self.artefact, self.engine, oracle=self.oracle)
         logits, maps = [], []
         for index in range(len(self.tensors)):
             raw = engine.infer(np.ascontiguousarray(self.tensors[index : index + 1]))
@@ -114,6 +125,7 @@ class MeasureStage(Stage[Measured]):
         )
 
 
-def open_artefact(artefact: Artefact, spec: EngineSpec) -> Engine:
-    """Opens an artefact as the device would: from bytes in memory, by the manifest's engine specification."""
-    return open_engine(spec, {spec.files[role]: memoryview(path.read_bytes()) for role, path in artefact.files.items()})
+def open_artefact(artefact: Artefact, spec: EngineSpec, *, oracle: bool = False) -> Engine:
+    """Opens an artefact as the device would, from bytes in memory, by the manifest's engine specification; or in the numerical oracle."""
+    opened = open_oracle if oracle else open_engine
+    return opened(spec, {spec.files[role]: memoryview(path.read_bytes()) for role, path in artefact.files.items()})

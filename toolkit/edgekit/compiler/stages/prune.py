@@ -22,9 +22,7 @@ from edgekit.catalog.recipe import ModelSpec
 from edgekit.compiler import network as n
 from edgekit.compiler import timing
 from edgekit.compiler.progress import Progress, Silent
-from edgekit.compiler.quantize import openvino_ptq
-from edgekit.compiler.quantize.rungs import RUNGS
-from edgekit.compiler.stages.explain import ExplainStage
+from edgekit.compiler.stages.explain import ExplainedGraph, ExplainStage
 from edgekit.compiler.stages.load import LoadStage
 from edgekit.compiler.stages.quantize import Artefact
 from edgekit.compiler.stages.train import TrainingFrames, example_frame
@@ -43,7 +41,6 @@ TAYLOR_BATCHES = 4
 NORM_BATCHES = 16
 """Batches that batch normalization is measured on after a cut."""
 _BATCH = 16
-_PROBE_FRAMES = 8
 """Calibration frames of a candidate that is only timed: ranges do not change its latency."""
 
 
@@ -111,14 +108,24 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RatioStage(Stage[Ratio]):
-    """Finds the smallest ratio whose compiled INT8 candidate is as fast as the recipe asks."""
+    """Finds the smallest ratio whose compiled INT8 candidate is as fast as the recipe asks.
+
+    Attributes:
+        cut: What is cut, and how.
+        model: The recipe's.
+        engine: How a candidate runs.
+        reference: The network before it was cut, in INT8.
+        quantize: Makes the stage that quantizes a candidate for the engine.
+        frame: uint8 (1, height, width, channels), to time with.
+    """
 
     name: ClassVar[str] = "ratio"
     cut: Cut
     model: ModelSpec
     engine: EngineSpec
     reference: Artefact
-    calibration: np.ndarray[Any, np.dtype[np.uint8]]
+    quantize: Callable[[ExplainedGraph], Stage[Artefact]]
+    frame: np.ndarray[Any, np.dtype[np.uint8]]
 
     def requires(self) -> Mapping[str, object]:
         return {
@@ -165,10 +172,12 @@ class RatioStage(Stage[Ratio]):
             explain = ExplainStage(graph=graph, input=self.cut.frames.input)
             explain.apply(folder, Silent())
             explained = explain.ensures(folder)
-            openvino_ptq.build_ir(explained.path, RUNGS["ptq"], self.calibration[:_PROBE_FRAMES], folder, Silent())
-            files = {"xml": folder / openvino_ptq.XML, "bin": folder / openvino_ptq.BIN}
-            artefact = Artefact(files=files, sha256="", precision="int8", outputs=explained.outputs)
-            frame = np.ascontiguousarray(self.calibration[:1])
+            made = self.quantize(explained)
+            written = folder / "candidate"
+            written.mkdir()
+            made.apply(written, Silent())
+            artefact = made.ensures(written)
+            frame = np.ascontiguousarray(self.frame)
             candidate_engine = dataclasses.replace(self.engine, outputs=explained.outputs)
             measured = timing.latency_share(artefact, self.reference, (candidate_engine, self.engine), frame)
         return measured, sum(parameter.numel() for parameter in candidate.parameters())

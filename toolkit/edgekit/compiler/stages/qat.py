@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from edgekit.catalog.compress import QatSpec
 from edgekit.compiler import network as n
 from edgekit.compiler.progress import Progress
+from edgekit.compiler.quantize.rungs import TrainedIntegers
 from edgekit.compiler.stages.explain import ExplainedGraph, ExplainStage
 from edgekit.compiler.stages.frames import PreparedSplit
 from edgekit.compiler.stages.load import FloatGraph
@@ -46,6 +47,7 @@ class QatStage(Stage[RoundedGraph]):
         frames: Of `train`, and of `val` to choose between epochs.
         calibration: Frames that the first ranges are measured on.
         spec: The recipe's.
+        integers: What the engine wants values rounded to.
     """
 
     name: ClassVar[str] = "qat"
@@ -54,6 +56,7 @@ class QatStage(Stage[RoundedGraph]):
     frames: TrainingFrames
     calibration: PreparedSplit
     spec: QatSpec
+    integers: TrainedIntegers = field(default_factory=TrainedIntegers)
 
     def requires(self) -> Mapping[str, object]:
         return {
@@ -61,6 +64,7 @@ class QatStage(Stage[RoundedGraph]):
             "frames": self.frames.key(),
             "calibration": self.calibration.sha256,
             "spec": encode(self.spec),
+            "integers": encode(self.integers),
             "versions": versions("torch", "torch-pruning", "timm", "torchvision", "accelerate", "onnx", "onnx-ir", "onnxscript", "numpy"),
             "instruction_sets": list(fingerprint().instruction_sets or ()),
         }
@@ -75,6 +79,7 @@ class QatStage(Stage[RoundedGraph]):
             data=self.frames.data(),
             calibration=self.calibration.tensors,
             spec=self.spec,
+            integers=self.integers,
         )
         result = train_qat(task, folder, progress)
         if result.history.is_main:
@@ -115,9 +120,15 @@ class RoundedIrStage(Stage[Artefact]):
         return Artefact(files=files, sha256=digests, precision="int8", outputs=self.graph.outputs, graph=self.graph)
 
 
-def make_artefact(stage: QatStage, workspace: Workspace) -> Artefact:
-    """Trains, makes the trained graph explain itself, and writes it in the engine's dialect."""
+def make_artefact(stage: QatStage, write: Callable[[ExplainedGraph], Stage[Artefact]], workspace: Workspace) -> Artefact:
+    """Trains, makes the trained graph explain itself, and writes it in the engine's dialect.
+
+    Args:
+        stage: The training.
+        write: Makes the stage that writes an explained Q/DQ graph for the engine.
+        workspace: Runs the stages.
+    """
     rounded = workspace.run(stage)
     explained = workspace.run(ExplainStage(graph=rounded.graph, input=rounded.input), label="qat")
-    made = workspace.run(RoundedIrStage(graph=explained))
+    made = workspace.run(write(explained), label="qat")
     return dataclasses.replace(made, training=({"stage": "qat", **rounded.history},))

@@ -193,3 +193,8 @@ def _check_setting(compiled: Any, key: str, wanted: str) -> None:
     found = compiled.get_property(key).get_type_name()
     if found != wanted:
         raise TargetError(f"this device runs {key} = {found}, the bundle was proven with {wanted}", hint="compile it for this target")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

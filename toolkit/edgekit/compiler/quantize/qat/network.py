@@ -11,8 +11,9 @@ import torch  # noqa: TID253 - see above
 
 from edgekit.compiler.distill.answer import Answer
 from edgekit.compiler.quantize.qat.place import Head, Placement, find_head, moves, place
-from edgekit.compiler.quantize.qat.quantizer import FRAME_WEIGHT_LIMIT, SIGNED, UNSIGNED, WEIGHT_LIMIT, ActivationQuantizer, WeightQuantizer
+from edgekit.compiler.quantize.qat.quantizer import SIGNED, UNSIGNED, ActivationQuantizer, WeightQuantizer
 from edgekit.compiler.quantize.qat.trace import constant
+from edgekit.compiler.quantize.rungs import TrainedIntegers
 
 ACTIVATIONS = "quantize_values"
 WEIGHTS = "quantize_weights"
@@ -25,19 +26,20 @@ class QuantizedNetwork(torch.nn.Module):
         graph: From float32 (frames, planes, height, width) to (logits, features or None, the classifier's weight or None).
     """
 
-    def __init__(self, traced: torch.fx.GraphModule, *, planes: int) -> None:
+    def __init__(self, traced: torch.fx.GraphModule, *, planes: int, integers: TrainedIntegers | None = None) -> None:
         """Takes over a traced, folded network, and places its quantizers; their ranges are still to be found (`calibrate.py`).
 
         Args:
             traced: From float32 (frames, planes, height, width) to logits.
             planes: Channels it takes.
+            integers: What the engine wants values rounded to; None for the default.
 
         Raises:
             ModelError: There is nothing to quantize.
         """
         super().__init__()
         head = find_head(traced)
-        _insert(traced, place(traced, head))
+        _insert(traced, place(traced, head), integers or TrainedIntegers())
         _add_outputs(traced, head)
         _freeze(traced, head)
         self.graph = traced
@@ -99,31 +101,31 @@ class QuantizedNetwork(torch.nn.Module):
         return constant(self.graph, node.args[2]) if rounded else None
 
 
-def _insert(traced: torch.fx.GraphModule, placement: Placement) -> None:
+def _insert(traced: torch.fx.GraphModule, placement: Placement, integers: TrainedIntegers) -> None:
     graph = traced.graph
     for folder in (ACTIVATIONS, WEIGHTS):
         traced.add_module(folder, torch.nn.Module())
     for values, not_negative in placement.groups:
         # Named after the first value of the group, which the graph's own names keep unique.
         target = f"{ACTIVATIONS}.{values[0].name}"
-        traced.add_submodule(target, ActivationQuantizer(UNSIGNED if not_negative else SIGNED))
+        traced.add_submodule(target, ActivationQuantizer(UNSIGNED if not_negative and not integers.signed else SIGNED))
         for value in values:
             readers = placement.readers[value]
             with graph.inserting_after(value):
                 rounded = graph.call_module(target, (value,))
             value.replace_all_uses_with(rounded, delete_user_cb=lambda user, readers=readers: user in readers)  # type: ignore[misc]
     for layer, axis in placement.weighted.items():
-        _insert_weight(traced, layer, axis)
+        _insert_weight(traced, layer, axis, integers)
     traced.recompile()
 
 
-def _insert_weight(traced: torch.fx.GraphModule, layer: torch.fx.Node, axis: int) -> None:
+def _insert_weight(traced: torch.fx.GraphModule, layer: torch.fx.Node, axis: int, integers: TrainedIntegers) -> None:
     """Puts a quantizer between a layer and its weight, and the weight into the quantizer's units; layers of one weight share one."""
     read = cast("torch.fx.Node", layer.args[1])
     target = f"{WEIGHTS}.{str(read.target).replace('.', '_')}"
     if not isinstance(getattr(traced.get_submodule(WEIGHTS), target.partition(".")[2], None), WeightQuantizer):
         weight = traced.get_parameter(str(read.target))
-        quantizer = WeightQuantizer(weight, axis, FRAME_WEIGHT_LIMIT if _reads_frame(layer) else WEIGHT_LIMIT)
+        quantizer = WeightQuantizer(weight, axis, integers.frame_weights if _reads_frame(layer) else integers.weights)
         traced.add_submodule(target, quantizer)
         with torch.no_grad():
             weight.div_(quantizer.unit)

@@ -28,10 +28,6 @@ GAIN = 30.0
 WEIGHT_LIMIT = 127
 """Largest weight as an integer; −128 is left out, so that a weight and its negative are both there."""
 
-FRAME_WEIGHT_LIMIT = 63
-"""The same of a layer that reads the frame. A CPU without VNNI sums pairs of products in 16 bits; a frame's bright pixels times the full range would overflow
-there and be cut off unseen. NNCF halves the first layer for the same reason."""
-
 SMALLEST_SCALE = 1e-12
 """A channel of zeros has this scale: any would do but 0, which engines refuse."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from edgekit.compiler.quantize.qat import calibrate
 from edgekit.compiler.quantize.qat.export import export
 from edgekit.compiler.quantize.qat.fold import fold_batch_norm, fold_grey
 from edgekit.compiler.quantize.qat.trace import check_same, trace
+from edgekit.compiler.quantize.rungs import TrainedIntegers
 from edgekit.errors import DataError
 from edgekit.schema.model_io import InputSpec
 
@@ -54,6 +55,7 @@ class QatTask:
         data: Frames to train on and to choose with, and the recipe's `[input]` and the outputs' meaning.
         calibration: uint8 (frames, height, width, channels).
         spec: The recipe's `qat`.
+        integers: What the engine wants values rounded to.
     """
 
     module: torch.nn.Module
@@ -61,6 +63,7 @@ class QatTask:
     data: TrainData
     calibration: NDArray[np.uint8]
     spec: QatSpec
+    integers: TrainedIntegers = field(default_factory=TrainedIntegers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -92,7 +95,7 @@ def train_qat(task: QatTask, folder: Path, progress: Progress) -> QatResult:
     """
     from edgekit.compiler.distill.trainer import train
 
-    network, spec = quantized(task.module, task.data.input)
+    network, spec = quantized(task.module, task.data.input, task.integers)
     _start(network, spec, task.calibration, folder / _START, progress)
     history = train(network, task.teachers, task.data, settings_of(task.spec), folder / _CHECKPOINTS, progress)
     if history.is_main:
@@ -102,7 +105,7 @@ def train_qat(task: QatTask, folder: Path, progress: Progress) -> QatResult:
     return QatResult(onnx=folder / GRAPH, input=spec, history=history)
 
 
-def quantized(module: torch.nn.Module, spec: InputSpec) -> tuple[QuantizedNetwork, InputSpec]:
+def quantized(module: torch.nn.Module, spec: InputSpec, integers: TrainedIntegers | None = None) -> tuple[QuantizedNetwork, InputSpec]:
     """A classifier with quantizers whose ranges are still to be found, and what it takes.
 
     Raises:
@@ -119,7 +122,7 @@ def quantized(module: torch.nn.Module, spec: InputSpec) -> tuple[QuantizedNetwor
     fold_batch_norm(traced)
     check_same(module, traced, example)
     folded = fold_grey(traced, spec)
-    return QuantizedNetwork(traced, planes=folded.channels), folded
+    return QuantizedNetwork(traced, planes=folded.channels, integers=integers), folded
 
 
 def settings_of(spec: QatSpec) -> TrainSettings:

@@ -1,0 +1,132 @@
+"""Types in the graph: float16 where TensorRT is to compute in it, float32 where it must not, with every change of type an operator.
+
+From TensorRT 10 on a graph can say its types itself ("strongly typed"); from 11 on it has to. The builder then changes none.
+
+Rules this file keeps:
+
+1. float32 stay: the preamble, since frames reach 255 before they are normalized; the head of the map, so that logit = mean of the map + bias holds to float32
+   rounding; softmax and normalization over channels, which sum many terms.
+2. A node whose inputs or outputs come within a factor of two of float16's largest value on the calibration frames, or whose constants do, stays in float32.
+3. Both sides of every operator have one type: a Cast stands where they differ. Scales have the type of what they scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.compiler import graph as g
+from edgekit.compiler.explain.pooled_linear import HEAD_NODES
+from edgekit.compiler.progress import Progress
+from edgekit.compiler.quantize.qdq.run import GraphRunner
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+LARGEST = 65504.0 / 2
+"""Largest magnitude on the calibration frames that is left in float16; other frames have a factor of two."""
+
+FRAMES = 32
+_PREAMBLE = "preamble/"
+_FLOAT32 = frozenset({"GroupNormalization", "InstanceNormalization", "LayerNormalization", "LogSoftmax", "LpNormalization", "Softmax"})
+# Inputs that ONNX wants in float32 whatever the others are.
+_FIXED_INPUTS = {"Resize": frozenset({1, 2})}
+
+
+def to_half(model: ir.Model, largest: Mapping[str, float]) -> int:
+    """Gives the graph its types, in place.
+
+    Args:
+        model: float32, with or without roundings.
+        largest: Largest magnitude on calibration frames by the value's name; values that roundings restore need not be there.
+
+    Returns:
+        Number of nodes that stay in float32 because of rule 2.
+    """
+    import onnx_ir as ir
+
+    kinds = {node: _kind(node, model) for node in model.graph}
+    wide = [node for node, half in kinds.items() if half and _too_large(node, largest)]
+    for node in wide:
+        kinds[node] = False
+    cast = _Casts(model)
+    for node in list(model.graph):
+        kind = ir.DataType.FLOAT16 if kinds[node] else ir.DataType.FLOAT
+        fixed = _FIXED_INPUTS.get(node.op_type, frozenset())
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16) and index not in fixed:
+                node.replace_input_with(index, cast.to(value, kind, node))
+        for value in node.outputs:
+            if value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+                value.type = ir.TensorType(kind)
+    g.tidy(model)
+    return len(wide)
+
+
+def largest_values(model: ir.Model, frames: NDArray[np.uint8], progress: Progress) -> dict[str, float]:
+    """Largest magnitude of every float value of a float32 graph on frames, uint8 (frames, height, width, channels), by the value's name."""
+    import onnx_ir as ir
+
+    names = [
+        str(value.name) for node in model.graph for value in node.outputs if value.dtype == ir.DataType.FLOAT and value.shape is not None
+    ]
+    runner = GraphRunner(model, names)
+    found = dict.fromkeys(names, 0.0)
+    for index in range(len(frames)):
+        for name, value in zip(names, runner.run(np.ascontiguousarray(frames[index : index + 1])), strict=True):
+            found[name] = max(found[name], float(np.abs(value).max(initial=0.0)))
+        progress.step(index + 1, len(frames))
+    return found
+
+
+def _kind(node: ir.Node, model: ir.Model) -> bool:
+    """Whether a node is to compute in float16 (rule 1)."""
+    name = str(node.name)
+    kept = name.startswith(_PREAMBLE) or name in HEAD_NODES or node.op_type in _FLOAT32 or node.op_type == "Cast"
+    return not kept and not any(output in model.graph.outputs for output in node.outputs)
+
+
+def _too_large(node: ir.Node, largest: Mapping[str, float]) -> bool:
+    for value in (*node.inputs, *node.outputs):
+        if value is None:
+            continue
+        constant = g.constant(value)
+        if constant is None:
+            if not largest.get(str(value.name), 0.0) <= LARGEST:  # so that NaN is too large
+                return True
+        elif constant.dtype == np.float32 and not float(np.abs(constant).max(initial=0.0)) <= LARGEST:
+            return True
+    return False
+
+
+class _Casts:
+    """Values in another type, each made once."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._model = model
+        self._made: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+
+    def to(self, value: ir.Value, kind: ir.DataType, reader: ir.Node) -> ir.Value:
+        if value.dtype == kind:
+            return value
+        found = self._made.get((value, kind))
+        if found is None:
+            found = self._made[value, kind] = self._make(value, kind, reader)
+        return found
+
+    def _make(self, value: ir.Value, kind: ir.DataType, reader: ir.Node) -> ir.Value:
+        import onnx_ir as ir
+
+        name = f"{value.name}/{'half' if kind == ir.DataType.FLOAT16 else 'float'}"
+        constant = g.constant(value)
+        if constant is not None:
+            return g.add_constant(self._model.graph, name, np.asarray(constant).astype(kind.numpy()))
+        node = ir.node("Cast", [value], {"to": int(kind)}, name=name)
+        node.outputs[0].name = name
+        node.outputs[0].shape = value.shape
+        node.outputs[0].type = ir.TensorType(kind)
+        self._model.graph.insert_before(reader, node)
+        return node.outputs[0]

@@ -108,6 +108,22 @@ def drive_runtime(onnx: bytes) -> Driven:
     return Driven(**told | {"progress": tuple((done, total) for done, total in told["progress"])})
 
 
+def outcomes(snippets: Iterable[str], onnx: bytes) -> dict[str, str]:
+    """What becomes of pieces of code with the real library as `trt` and a model as `ONNX`; see `outcome`."""
+    content = json.dumps({"snippets": list(snippets), "onnx": onnx.hex()})
+    return dict(_ask("outcomes", content.encode()))
+
+
+def outcome(snippet: str, trt: Any, onnx: bytes) -> str:
+    """The text of the value that a piece of code leaves in `result`, or the name of the exception it ends with."""
+    space = {"trt": trt, "ONNX": onnx, "result": None}
+    try:
+        exec(snippet, space)  # noqa: S102 - the tests' own
+    except Exception as error:  # noqa: BLE001 - its kind is what is asked for
+        return type(error).__name__
+    return repr(space["result"])
+
+
 def _ask(question: str, content: bytes) -> Mapping[str, Any]:
     packages = folder("rtx")
     with tempfile.TemporaryDirectory() as scratch:
@@ -140,6 +156,12 @@ def _operators(trt: Any, names: bytes) -> dict[str, object]:
     """Runs in the process of its own."""
     _builder, _network, parser = _parser(trt, {"errors": [], "warnings": []})
     return {"supported": [name for name in json.loads(names) if parser.supports_operator(name)]}
+
+
+def _outcomes(trt: Any, content: bytes) -> dict[str, object]:
+    """Runs in the process of its own."""
+    told = json.loads(content)
+    return {snippet: outcome(snippet, trt, bytes.fromhex(told["onnx"])) for snippet in told["snippets"]}
 
 
 def _runtime(trt: Any, model: bytes) -> dict[str, object]:
@@ -197,7 +219,7 @@ def _main(question: str, asked: str, answer: str) -> None:
     import tensorrt_rtx_libs  # noqa: F401, I001 - loads the libraries that the bindings need
     import tensorrt_rtx_bindings as trt
 
-    told = {"build": _build, "operators": _operators, "runtime": _runtime}[question](trt, Path(asked).read_bytes())
+    told = {"build": _build, "operators": _operators, "outcomes": _outcomes, "runtime": _runtime}[question](trt, Path(asked).read_bytes())
     Path(answer).write_text(json.dumps(told))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from trt_fake import (
-    DISCRETE,
     FakeEngine,
     FakeTensor,
     MisuseError,
@@ -14,8 +13,6 @@ from trt_fake import (
     versions,
     world_of,
 )
-
-from edgekit.errors import TargetError
 
 ONNX = b"an ONNX file"
 FRAME = np.arange(12, dtype=np.uint8).reshape(1, 2, 6, 1)
@@ -393,41 +390,3 @@ def test_a_graph_runs_on_what_lies_at_its_addresses_when_launched(gpu):
         gpu.launch(graph, stream)
         gpu.synchronize(stream)
         assert given.array.view(np.float32).tolist() == (frame.reshape(-1)[:2] * 2.0).tolist()
-
-
-def test_copies_are_done_in_the_stream():
-    """A copy to the GPU and back arrives when the stream is waited for; GPU memory starts with what was in it before."""
-    cuda = fake_cuda(DISCRETE)
-    with cuda.active():
-        stream, there, host, back = cuda.stream(), cuda.device_alloc(4), cuda.host_alloc(4, mapped=False), cuda.host_alloc(4, mapped=False)
-        cuda.copy_to_host_async(back, there, stream)
-        cuda.synchronize(stream)
-        assert back.array.tolist() == [0xA5] * 4
-        host.array[:] = [1, 2, 3, 4]
-        cuda.copy_to_device_async(there, host, stream)
-        cuda.copy_to_host_async(back, there, stream)
-        assert back.array.tolist() == [0xA5] * 4
-        cuda.synchronize(stream)
-        assert back.array.tolist() == [1, 2, 3, 4]
-
-
-def test_the_gpu_counts_what_is_not_freed():
-    """Every resource is live until it is freed, once; calls outside `active` and after `close` are told."""
-    cuda = fake_cuda(fail={"launch"})
-    with pytest.raises(MisuseError, match="outside"):
-        cuda.stream()
-    with cuda.active():
-        stream = cuda.stream()
-        cuda.begin_capture(stream)
-        graph = cuda.end_capture(stream)
-        with pytest.raises(TargetError):
-            cuda.launch(graph, stream)
-        assert len(cuda.live) == 2
-        for item in (stream, graph):
-            cuda.free(item)
-        with pytest.raises(MisuseError, match="freed"):
-            cuda.free(stream)
-    cuda.close()
-    assert cuda.live == []
-    with pytest.raises(MisuseError, match="after"), cuda.active():
-        pass

@@ -21,7 +21,7 @@ from edgekit.bundle.manifest import EngineSpec
 from edgekit.catalog.compress import QuantizeSpec, Rung
 from edgekit.compiler.dialects.base import Dialect
 from edgekit.compiler.ladder import RungResult, Skipped, Variant
-from edgekit.compiler.quantize.rungs import POST_TRAINING, RUNGS
+from edgekit.compiler.quantize.rungs import POST_TRAINING
 from edgekit.compiler.stages.explain import ExplainedGraph
 from edgekit.compiler.stages.frames import PreparedSplit, calibration_indices
 from edgekit.compiler.stages.measure import Measured, MeasureStage

@@ -70,10 +70,8 @@ def _bias_place(layer: ir.Node) -> str:
 
 def add_to_bias(model: ir.Model, node: ir.Node, shift: NDArray[np.float32]) -> None:
     """Adds to the bias of a convolution or linear layer, or to the constant of an Add, in place."""
-    if node.op_type == "Add":
-        index = next(index for index, value in enumerate(node.inputs) if g.constant(value) is not None)
-    else:
-        index = 2
+    constants = (index for index, value in enumerate(node.inputs) if g.constant(value) is not None)
+    index = next(constants) if node.op_type == "Add" else 2
     bias = g.constant(node.inputs[index]) if len(node.inputs) > index else None
     new = shift if bias is None else (np.asarray(bias, dtype=np.float32) + shift).astype(np.float32)
     value = g.add_constant(model.graph, f"{node.name}/bias", new)

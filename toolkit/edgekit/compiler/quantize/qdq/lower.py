@@ -49,7 +49,7 @@ def lower(model: ir.Model, opset: int, *, without: Collection[str] = ()) -> None
     g.tidy(model)
 
 
-def _axes_attribute(model: ir.Model, node: ir.Node) -> None:
+def _axes_attribute(_: ir.Model, node: ir.Node) -> None:
     """ReduceMean and its like: the axes were an attribute before opset 18."""
     axes = g.reduced_axes(node)
     if len(node.inputs) > 1:
@@ -92,7 +92,7 @@ class _Chain:
 
 
 def _gelu(model: ir.Model, node: ir.Node) -> None:
-    """x · Φ(x) (Hendrycks & Gimpel 2016), exactly or by its tanh approximation, as ONNX defines it."""
+    """The input times Φ of it (Hendrycks & Gimpel 2016), exactly or by its tanh approximation, as ONNX defines it."""
     chain, value = _Chain(model, node), node.inputs[0]
     if "approximate" in node.attributes and node.attributes["approximate"].as_string() == "tanh":
         cube = chain.apply("Mul", chain.apply("Mul", value, value), value)

@@ -30,7 +30,8 @@ MOVING = frozenset({"Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squee
 _NORMALIZED = frozenset({"LayerNormalization", "Softmax"})
 # An activation that ONNX Runtime drops when the rounding behind it cuts off as much.
 _CUTTING = frozenset({"Clip", "Relu"})
-_AVERAGES = frozenset({"AveragePool", "GlobalAveragePool"})
+_CHAINED = {"Add": 2, "AveragePool": 1, "Concat": 1, "GlobalAveragePool": 1, "Mul": 2}
+"""Operators beside layers that ONNX Runtime has integer kernels for, to the fewest inputs that are features."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -141,11 +142,10 @@ def _read_features(node: ir.Node, found: _Found, rules: Rules, layers: Collectio
         return
     if node in layers and node.op_type in ("Conv", "ConvTranspose"):
         found.make(_behind_cut(node.outputs[0]))
-    elif (node.op_type in ("Add", "Mul") and _two_features(node)) or node.op_type in (*_AVERAGES, "Concat"):
-        if all(_is_feature(value) for value in node.inputs):
-            for index in range(len(node.inputs)):
-                found.read(node, index)
-            found.make(_behind_cut(node.outputs[0]))
+    elif node.op_type in _CHAINED and len(node.inputs) >= _CHAINED[node.op_type] and all(_is_feature(value) for value in node.inputs):
+        for index in range(len(node.inputs)):
+            found.read(node, index)
+        found.make(_behind_cut(node.outputs[0]))
 
 
 def skip_of(node: ir.Node, layers: Collection[ir.Node]) -> int | None:

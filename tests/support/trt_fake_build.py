@@ -288,13 +288,20 @@ def _parser(world: World) -> Mapping[str, Method]:
             # An empty message is a model, of an empty network; only the builder refuses that.
             return True
         digest = hashlib.sha256(data).hexdigest()
-        if world.engine_for(digest) is None:
-            return refuse(self, "Failed to parse ONNX model from buffer", "")
-        if "parse" in world.fail:
-            return refuse(self, *world.parse_error)
+        unknown = world.engine_for(digest) is None
+        if unknown or "parse" in world.fail:
+            return refuse(self, *(("Failed to parse ONNX model from buffer", "") if unknown else world.parse_error))
         network._["onnx"] = digest
         return True
 
+    return {
+        "__init__": construct,
+        "parse": parse,
+        **_parser_state(world),
+    }
+
+
+def _parser_state(world: World) -> Mapping[str, Method]:
     def get_error(self: Any, index: int) -> Any:
         if not 0 <= index < len(self._["errors"]):
             raise MisuseError(f"there is no parser error {index}")
@@ -305,8 +312,6 @@ def _parser(world: World) -> Mapping[str, Method]:
         self._["flags"] |= 1 << int(flag)
 
     return {
-        "__init__": construct,
-        "parse": parse,
         "num_errors": lambda self: len(self._["errors"]),
         "get_error": get_error,
         "clear_errors": lambda self: self._["errors"].clear(),

@@ -9,7 +9,7 @@ import pytest
 
 from edgekit.catalog import files
 from edgekit.catalog.target import load_target
-from edgekit.profiler.cpu import INSTRUCTION_SETS
+from edgekit.runtime.cpu import INSTRUCTION_SETS
 from edgekit.runtime.engines import ENGINES, onnxruntime
 
 TARGETS = {name: load_target(name) for name in files.names("targets")}

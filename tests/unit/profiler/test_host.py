@@ -8,7 +8,8 @@ import socket
 
 import pytest
 
-from edgekit.profiler import cgroup, cpu, host
+from edgekit.profiler import cgroup, host
+from edgekit.runtime import cpu
 from edgekit.schema.decode import encode
 
 XEON = """processor\t: 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from device_bundles import FAULTS, SETTINGS, frame, write_device_bundle
@@ -223,3 +225,36 @@ def test_errors_are_edgekits(path):
         with pytest.raises(edgekit.EdgekitError):
             load(wrong)
     assert edgekit.EdgekitError is EdgekitError
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted", "opens"),
+    [
+        ("avx2 avx512_vnni", ("avx512_vnni", "avx_vnni"), True),
+        ("avx2 avx_vnni", ("avx512_vnni", "avx_vnni"), True),
+        ("avx2", (), True),
+        ("avx2", ("avx512_vnni", "avx_vnni"), False),
+        ("", ("avx2",), False),
+    ],
+)
+def test_a_cpu_without_what_was_proven_is_refused(tmp_path, monkeypatch, flags, wanted, opens):
+    """Sums that saturate unseen would give wrong labels; a CPU that does not tell counts as one without."""
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor : 0\nflags : {flags}\n")
+    monkeypatch.setattr(classifier_module, "_CPUINFO", cpuinfo)
+    if opens:
+        classifier_module.check_instruction_sets(wanted, "t")
+        return
+    with pytest.raises(TargetError, match=f"needs a CPU with {' or '.join(wanted)}"):
+        classifier_module.check_instruction_sets(wanted, "t")
+
+
+def test_a_bundle_of_another_cpu_does_not_open(path, tmp_path, monkeypatch):
+    """The check is part of opening, not of a doctor that nobody runs."""
+    monkeypatch.setattr(classifier_module, "_CPUINFO", tmp_path / "missing")
+    bundle = open_bundle(write_device_bundle(path))
+    Classifier(bundle)
+    target = dataclasses.replace(bundle.manifest.target, instruction_sets=("avx512_vnni",))
+    changed = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, target=target))
+    with pytest.raises(TargetError, match="cannot be read"):
+        Classifier(changed)

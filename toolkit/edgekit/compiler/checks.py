@@ -22,6 +22,7 @@ from edgekit.errors import CatalogError, MissingEngineError, ModelError, TargetE
 from edgekit.evaluation import metrics
 from edgekit.evaluation.dataset import DataManifest
 from edgekit.evaluation.intervals import Figure
+from edgekit.runtime.classifier import check_instruction_sets
 from edgekit.runtime.engines import engine_class
 
 CHANCE = 0.5
@@ -39,6 +40,8 @@ def check_machine(target: Target, recipe: Recipe) -> None:
         TargetError: The target is another kind of machine.
         MissingEngineError: An engine of the target, the oracle or the quantizer is not installed.
     """
+    if platform.machine().lower() in target.architectures:
+        check_instruction_sets(target.instruction_sets, target.name)
     for choice in target.engines:
         dialect = dialect_of(target, choice)
         proven_with = "onnxruntime" if dialect.oracle else choice.name

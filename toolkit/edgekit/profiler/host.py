@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import edgekit
 from edgekit.profiler.cgroup import cpu_limit, memory_limit
-from edgekit.profiler.cpu import cpu_model, instruction_sets
+from edgekit.runtime.cpu import cpu_model, instruction_sets
 from edgekit.profiler.memory import MIB
 
 T = TypeVar("T")

@@ -33,12 +33,14 @@ from edgekit.bundle.reader import Bundle, open_bundle
 from edgekit.errors import BundleError, EdgekitError, MissingEngineError, TargetError, nearest
 from edgekit.evaluation import decision
 from edgekit.imaging.preprocess import check_frame, preprocess
+from edgekit.runtime.cpu import instruction_sets
 from edgekit.runtime.engines import open_engine
 from edgekit.runtime.engines.base import Engine, RawOutput
 from edgekit.runtime.engines.choice import Candidate, candidates
 from edgekit.runtime.prediction import Prediction
 
 _MAP_WITHHELD = "the map does not add up to the logit and is withheld"
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 def load(path: str | os.PathLike[str], *, engine: str | None = None) -> Classifier:
@@ -66,6 +68,7 @@ class Classifier:
         self.size_bytes: int = bundle.size_bytes
         self.engine_notes: list[str] = []
         _check_architecture(bundle.manifest)
+        check_instruction_sets(self.manifest.target.instruction_sets, self.manifest.target.name)
         spec, self.engine = self._open(bundle, engine)
         self.engine_name: str = spec.name
         self._temperature = self.manifest.decision.temperature if spec.temperature is None else spec.temperature
@@ -158,6 +161,29 @@ def _check_architecture(manifest: Manifest) -> None:
         raise TargetError(
             f"the bundle was proven on {', '.join(manifest.target.architectures)}, this machine is {machine}",
             hint=f"compile it for this machine; it was compiled for the target {manifest.target.name}",
+        )
+
+
+def check_instruction_sets(wanted: Sequence[str], target: str) -> None:
+    """Refuses a CPU that lacks what a bundle was proven with: on one without VNNI, weights of the full range are summed in 16 bits, and cut off unseen.
+
+    Args:
+        wanted: Any one of these will do; empty where every CPU will do.
+        target: Name of the device profile, for the message.
+
+    Raises:
+        TargetError: The CPU has none of them, or does not tell what it has.
+    """
+    if not wanted:
+        return
+    try:
+        found = instruction_sets(_CPUINFO.read_text("utf-8", errors="replace"))
+    except OSError as error:
+        raise TargetError(f"{_CPUINFO} cannot be read, so nobody knows whether this CPU has {' or '.join(wanted)}", hint=str(error)) from error
+    if not set(wanted) & set(found or ()):
+        raise TargetError(
+            f"the target {target} needs a CPU with {' or '.join(wanted)}, this one has {', '.join(found or ()) or 'none that is known'}",
+            hint="compile for a target without that need, such as x86-64",
         )
 
 

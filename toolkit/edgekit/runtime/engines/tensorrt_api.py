@@ -277,9 +277,10 @@ def _monitor(api: Api, stepped: Stepped) -> trt.IProgressMonitor | None:
 
 def set_timings(config: trt.IBuilderConfig, kept: bytes) -> None:
     """Gives the builder the timings of earlier builds; empty bytes for none. Those that it does not take are left out: they only save time."""
-    cache = config.create_timing_cache(kept)
-    if cache is None or not config.set_timing_cache(cache, False):
-        config.set_timing_cache(config.create_timing_cache(b""), False)
+    for content in (kept, b""):
+        cache = config.create_timing_cache(content)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return
 
 
 def get_timings(config: trt.IBuilderConfig) -> bytes:

@@ -218,7 +218,6 @@ def build(spec: EngineSpec, members: Mapping[str, memoryview], cache: EngineCach
     settings = read_settings(spec)
     api = tensorrt_api.open_api()
     check_version("TensorRT", api.text, spec)
-    cache.prepare()
     cuda = cuda_layer.open_cuda()
     try:
         with cuda.active():

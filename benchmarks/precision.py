@@ -25,7 +25,7 @@ def main() -> None:
     progress = TerminalProgress()
     prepared = prepare(recipe, Workspace(Path(".edgekit"), progress), progress)
     split, output = prepared.splits["test"], recipe.model.output
-    pinned = dict(load_target("x86-64").settings)
+    pinned = dict(load_target("x86-64").engine.settings)
     default = {key: value for key, value in pinned.items() if key != "INFERENCE_PRECISION_HINT"}
     chosen, logits = run(prepared.explained.path, default, split.tensors)
     _, exact = run(prepared.explained.path, pinned, split.tensors)

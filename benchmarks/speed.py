@@ -168,7 +168,7 @@ def plain_artefact(prepared: Prepared, workspace: Workspace) -> Artefact:
 def bare_openvino(artefact: Artefact) -> Callable[[np.ndarray[Any, Any]], object]:
     """The shortest way to run an IR: no copies, no checks; the same settings."""
     core = load_library().Core()
-    request = core.compile_model(str(artefact.files["xml"]), "CPU", dict(load_target(TARGET).settings)).create_infer_request()
+    request = core.compile_model(str(artefact.files["xml"]), "CPU", dict(load_target(TARGET).engine.settings)).create_infer_request()
     return lambda tensor: request.infer([tensor], share_inputs=True, share_outputs=True)[0]
 
 

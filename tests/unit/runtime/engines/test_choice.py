@@ -16,6 +16,7 @@ from edgekit.profiler import engine_choice
 from edgekit.profiler.clock import Budget
 from edgekit.runtime.classifier import load
 from edgekit.runtime.engines.engine_cache import EngineCache
+from edgekit.runtime.engines.tensorrt_engine import TensorRtEngine
 
 QUICK = Budget(seconds=0.0, min_samples=40, max_seconds=20.0)
 
@@ -202,6 +203,16 @@ def test_everything_is_given_back(monkeypatch, tmp_path, path):
     device = prepared(monkeypatch, tmp_path)
     choose(path)
     assert (device.cuda.live, device.cuda.users) == ([], 0)
+
+
+def test_engines_are_closed_when_they_were_tried(monkeypatch, tmp_path, path):
+    """Nothing waits for the garbage collector: each engine is closed after its golden frames and after its timing."""
+    prepared(monkeypatch, tmp_path)
+    closed = []
+    close = TensorRtEngine.close
+    monkeypatch.setattr(TensorRtEngine, "close", lambda engine: (closed.append(engine.describe()["name"]), close(engine)))
+    choose(path)
+    assert sorted(closed) == ["tensorrt-fp16"] * 2 + ["tensorrt-int8"] * 2
 
 
 def test_progress_of_every_step(monkeypatch, tmp_path, path):

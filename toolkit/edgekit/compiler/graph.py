@@ -6,6 +6,7 @@ against onnx-ir, which edits a graph in place without protobuf's copies.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -92,10 +93,17 @@ def tidy(model: ir.Model) -> None:
     RemoveUnusedNodesPass()(model)
 
 
+def _untaken(graph: ir.Graph, name: str) -> str:
+    taken = {value.name for node in graph for value in node.outputs if str(value.name).startswith(name)}
+    names = itertools.chain([name], (f"{name}_{index}" for index in itertools.count(1)))
+    return next(other for other in names if other not in graph.initializers and other not in taken)
+
+
 def add_constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
-    """Adds an initializer."""
+    """Adds an initializer; where the name is taken already, under one like it."""
     import onnx_ir as ir
 
+    name = _untaken(graph, name)
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype)))
     value.const_value = ir.tensor(array, name=name)
     graph.register_initializer(value)

@@ -47,7 +47,8 @@ def correct_biases(exact: ir.Model, rounded: ir.Model, layers: tuple[str, ...], 
         if layer is None:
             continue
         before, after = found
-        image = before[0].ndim == 4
+        # The channels of a convolution are the second axis; those of a linear layer the last, also where it reads (1, rows, columns, channels).
+        image = layer.op_type in ("Conv", "ConvTranspose")
         axes = (0, 2, 3) if image else tuple(range(before[0].ndim - 1))
         shift = np.mean([(one.astype(np.float64) - other).mean(axis=axes) for one, other in zip(before, after, strict=True)], axis=0)
         add_to_bias(rounded, nodes[str(node.name)], shift.astype(np.float32))
@@ -65,7 +66,7 @@ def _bias_place(layer: ir.Node) -> str:
     if len(uses) != 1 or uses[0].node.op_type != "Add":
         return ""
     other = g.constant(uses[0].node.inputs[1 - uses[0].idx])
-    return str(uses[0].node.name) if other is not None and other.size == other.shape[-1] else ""
+    return str(uses[0].node.name) if other is not None and other.size == max(other.shape, default=1) else ""
 
 
 def add_to_bias(model: ir.Model, node: ir.Node, shift: NDArray[np.float32]) -> None:

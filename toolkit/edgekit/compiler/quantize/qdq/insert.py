@@ -108,7 +108,12 @@ def _insert_weight(model: ir.Model, layer: Layer, limit: int, *, half: bool, tra
 
 
 def weight_scales(weight: NDArray[np.float64], axis: int, limit: int, *, half: bool) -> NDArray[np.float64]:
-    """float64 (output channels,): the largest magnitude of a channel in parts of the limit, a float32, or a float16 that is not smaller."""
+    """float64 (output channels,): the largest magnitude of a channel in parts of the limit, a float32, or a float16 that is not smaller.
+
+    A channel of zeros has the largest scale of its layer: its zeros are zeros in any steps, and its bias may have to be told in them.
+    """
     others = tuple(other for other in range(weight.ndim) if other != axis)
-    scale = np.maximum(np.abs(weight).max(axis=others) / limit, _SMALLEST_SCALE)
+    largest = np.abs(weight).max(axis=others)
+    largest = np.where(largest > 0, largest, largest.max() or 1.0)
+    scale = np.maximum(largest / limit, _SMALLEST_SCALE)
     return half_up(scale) if half else scale.astype(np.float32).astype(np.float64)

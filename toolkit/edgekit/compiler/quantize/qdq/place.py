@@ -4,7 +4,7 @@ Rules this file keeps:
 
 1. A layer is a Conv, ConvTranspose, Gemm or MatMul with constant weights. Its input and its weights are rounded, weights with one scale an output channel.
 2. The head of the map and the layer that makes the logits stay in float: logit = mean of the map + bias then holds to float rounding.
-3. In a network with layer normalization or attention only linear layers are quantized: its residual stream has outliers that no range of 256 steps spans.
+3. In a network with layer normalization or attention only linear layers are quantized, pointwise convolutions among them: its residual stream has outliers that no range of 256 steps spans.
 4. At a residual sum TensorRT reads the skip rounded and the branch that ends in a convolution as it is, so that it can fuse convolution and sum.
 5. Values that only move between two roundings share one range, so the second rounding changes nothing.
 6. Nothing is grouped across a concatenation: a rounding stands behind it, once, for whoever reads it.
@@ -79,10 +79,14 @@ def place(model: ir.Model, rules: Rules, float_layers: Collection[str] = ()) -> 
     kept = tuple(layer for layer in layers if layer.name not in float_layers)
     if not kept:
         raise ModelError("the network has no layer to quantize", hint='use [compress] quantize = { ladder = ["float"] }')
-    found = _Found(everyone=rules.chained)
+    found = _Found(everyone=rules.chained, floats=frozenset(layer.node for layer in layers if layer not in kept))
     for layer in kept:
         found.read(layer.node, 0)
-    if not _is_normalized(model):
+    if _is_normalized(model):
+        for layer in kept if rules.chained else ():
+            if layer.node.op_type == "Conv":
+                found.make(_behind_cut(layer.node.outputs[0]))
+    else:
         for node in model.graph:
             _read_features(node, found, rules, frozenset(layer.node for layer in kept))
     return Placement(layers=kept, readers=found.in_order(model), groups=found.groups(model))
@@ -95,7 +99,7 @@ def find_layers(model: ir.Model, rules: Rules) -> Iterator[Layer]:
     for node in model.graph:
         if node.name in HEAD_NODES or node is last:
             continue
-        if node.op_type in ("Conv", "ConvTranspose") and not normalized and _takes_convolution(node, rules):
+        if node.op_type in ("Conv", "ConvTranspose") and (_is_pointwise(node) or not normalized) and _takes_convolution(node, rules):
             yield Layer(node=node, axis=0 if node.op_type == "Conv" else 1)
         elif node.op_type in ("Gemm", "MatMul") and _takes_product(node, rules):
             transposed = node.op_type == "Gemm" and _integer(node, "transB") == 1
@@ -117,6 +121,12 @@ def _takes_convolution(node: ir.Node, rules: Rules) -> bool:
     if sizes[2:] == (1, 1) and not rules.vectors:
         return False
     return int(min(taken, given)) >= rules.least_channels
+
+
+def _is_pointwise(node: ir.Node) -> bool:
+    """Whether a convolution is a linear layer on every position."""
+    kernel = g.constant(node.inputs[1])
+    return node.op_type == "Conv" and kernel is not None and kernel.shape[2:] == (1, 1) and _integer(node, "group", 1) == 1
 
 
 def _takes_product(node: ir.Node, rules: Rules) -> bool:
@@ -214,9 +224,10 @@ def _integer(node: ir.Node, name: str, default: int = 0) -> int:
 
 @dataclass
 class _Found:
-    """Collects the values that are rounded and who reads them so."""
+    """Collects the values that are rounded and who reads them so: everyone or those that ask, but no layer that is to stay in float."""
 
     everyone: bool
+    floats: Collection[ir.Node]
     readers: dict[ir.Value, set[tuple[ir.Node, int]]] = field(default_factory=dict)
 
     def read(self, node: ir.Node, index: int) -> None:
@@ -228,7 +239,7 @@ class _Found:
             self.make(value)
 
     def make(self, value: ir.Value) -> None:
-        uses = {(use.node, use.idx) for use in value.uses()}
+        uses = {(use.node, use.idx) for use in value.uses() if use.node not in self.floats}
         if uses:
             self.readers.setdefault(value, set()).update(uses)
 
@@ -242,9 +253,21 @@ class _Found:
     def groups(self, model: ir.Model) -> dict[ir.Value, ir.Value]:
         first = {value: value for value in self.readers}
         for node in model.graph:
-            if node.op_type in MOVING and node.inputs[0] in first and node.outputs[0] in first:
-                first[node.outputs[0]] = first[node.inputs[0]]
+            source = moved_from(node.outputs[0], first) if node.outputs[0] in first else None
+            if source is not None:
+                first[node.outputs[0]] = first[source]
         return first
+
+
+def moved_from(value: ir.Value, known: Collection[ir.Value]) -> ir.Value | None:
+    """The nearest known value that a value only moved, through any number of operators; None where there is none."""
+    node = value.producer()
+    while node is not None and node.op_type in MOVING:
+        source = node.inputs[0]
+        if source is None or source in known:
+            return source
+        node = source.producer()
+    return None
 
 
 def _made_at(value: ir.Value, position: dict[ir.Node, int]) -> int:

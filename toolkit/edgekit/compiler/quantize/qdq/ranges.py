@@ -11,6 +11,8 @@ Rules this file keeps:
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -62,10 +64,12 @@ class Seen:
 
     def look(self, value: NDArray[np.float32]) -> None:
         """Takes one frame's value in."""
-        self.low, self.high = min(self.low, float(value.min())), max(self.high, float(value.max()))
+        # numpy's, which hand NaN on; Python's would forget it.
+        self.low, self.high = float(np.minimum(self.low, value.min())), float(np.maximum(self.high, value.max()))
         flat = value.ravel()
-        # An odd step visits every channel and every column.
-        self.samples.append(flat[:: (flat.size // SAMPLES) | 1].copy())
+        # A step that shares no factor with any axis visits every channel, row and column; one with a common factor might see the border alone.
+        step = next(step for step in itertools.count(max(1, flat.size // SAMPLES)) if math.gcd(step, flat.size) == 1)
+        self.samples.append(flat[::step].copy())
 
 
 def observe(model: ir.Model, values: Sequence[ir.Value], frames: NDArray[np.uint8], progress: Progress) -> dict[str, Seen]:
@@ -145,7 +149,8 @@ def half_up(scales: NDArray[np.float64]) -> NDArray[np.float64]:
     Raises:
         ModelError: A scale is larger than float16 can hold.
     """
-    rounded = np.maximum(scales, _SMALLEST_HALF).astype(np.float16)
+    with np.errstate(over="ignore"):  # refused below
+        rounded = np.maximum(scales, _SMALLEST_HALF).astype(np.float16)
     rounded = np.where(rounded.astype(np.float64) < scales, np.nextafter(rounded, np.float16(np.inf)), rounded)
     if not np.isfinite(rounded).all():
         raise ModelError(

@@ -110,6 +110,11 @@ def random_weights(kind: str, name: str, folder: Path) -> str:
         import torchvision
 
         network = torchvision.models.get_model(name, weights=None, num_classes=3)
+    # Statistics of normalization that fit the weights: without them activations of a deep network grow until float16 cannot hold them.
+    network.train()
+    with torch.no_grad():
+        for _ in range(8):
+            network(torch.randn(4, 3, SIZES.get(name, 224), SIZES.get(name, 224)))
     path = folder / "weights.safetensors"
     save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
     return str(path)

@@ -74,7 +74,7 @@ def _timed(proving: Proving, artefact: Artefact) -> timing.LatencyShare:
     candidate = proving.candidate
     frame = np.ascontiguousarray(proving.prepared.splits["val"].tensors[:1])
     specs = (candidate.spec_of(artefact), candidate.engine)
-    return timing.latency_share(artefact, candidate.chosen.artefact, specs, frame)
+    return timing.latency_share(artefact, candidate.chosen.artefact, specs, frame, tries=1)
 
 
 def _answers(proving: Proving, logits: NDArray[np.float32] | None) -> dict[str, Any]:

@@ -66,7 +66,9 @@ class LatencyShare:
     steady: bool
 
 
-def latency_share(candidate: Artefact, reference: Artefact, specs: tuple[EngineSpec, EngineSpec], frame: NDArray[np.uint8]) -> LatencyShare:
+def latency_share(
+    candidate: Artefact, reference: Artefact, specs: tuple[EngineSpec, EngineSpec], frame: NDArray[np.uint8], *, tries: int = TRIES
+) -> LatencyShare:
     """Times one inference of either, in a process of its own.
 
     Args:
@@ -74,6 +76,7 @@ def latency_share(candidate: Artefact, reference: Artefact, specs: tuple[EngineS
         reference: What it is compared with.
         specs: How the one and the other run.
         frame: uint8 (1, height, width, channels).
+        tries: Timings at most until one is steady.
 
     Raises:
         ModelError: The process did not end well; its last words are the hint.
@@ -83,13 +86,13 @@ def latency_share(candidate: Artefact, reference: Artefact, specs: tuple[EngineS
         for artefact, spec in zip((candidate, reference), specs, strict=True)
     ]
     request = {"models": models, "shape": list(frame.shape), "frame": base64.b64encode(frame.tobytes()).decode("ascii")}
-    return steadiest(lambda: _timed(json.dumps(request)))
+    return steadiest(lambda: _timed(json.dumps(request)), tries)
 
 
-def steadiest(time: Callable[[], LatencyShare]) -> LatencyShare:
-    """The first steady timing of `TRIES`, or else the one with the middle share (rule 4)."""
+def steadiest(time: Callable[[], LatencyShare], tries: int) -> LatencyShare:
+    """The first steady timing, or, when there is none in so many tries, the one with the middle share (rule 4)."""
     found: list[LatencyShare] = []
-    while len(found) < TRIES:
+    while len(found) < tries:
         found.append(time())
         if found[-1].steady:
             return found[-1]

@@ -179,7 +179,9 @@ def check_instruction_sets(wanted: Sequence[str], target: str) -> None:
     try:
         found = instruction_sets(_CPUINFO.read_text("utf-8", errors="replace"))
     except OSError as error:
-        raise TargetError(f"{_CPUINFO} cannot be read, so nobody knows whether this CPU has {' or '.join(wanted)}", hint=str(error)) from error
+        raise TargetError(
+            f"{_CPUINFO} cannot be read, so nobody knows whether this CPU has {' or '.join(wanted)}", hint=str(error)
+        ) from error
     if not set(wanted) & set(found or ()):
         raise TargetError(
             f"the target {target} needs a CPU with {' or '.join(wanted)}, this one has {', '.join(found or ()) or 'none that is known'}",

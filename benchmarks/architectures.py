@@ -15,7 +15,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import onnx
 from common import save
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
@@ -120,10 +119,12 @@ def random_weights(kind: str, name: str, folder: Path) -> str:
     return str(path)
 
 
-def check(
+def check(  # noqa: PLR0913, PLR0917 - one cell of the table
     graph: ExplainedGraph, frames: PreparedSplit, engine: str, versions: tuple[str, ...], opset: int, folder: Path
 ) -> dict[str, str]:
     """By version, "conforms" or what is broken; and what NVIDIA's builder says of a typed graph."""
+    import onnx
+
     target = device(engine, versions, opset)
     stage = dialect_of(target).make(graph, "ptq" if engine == "tensorrt-int8" else "float", frames)
     place = folder / f"{engine}-{opset}"

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.bundle.limits import Limits
-from edgekit.bundle.manifest import CamSpec, Decision, Gate, Member, parse, serialize
+from edgekit.bundle.manifest import CamSpec, Decision, Gate, Member
+from edgekit.bundle.manifest_json import parse, serialize
 from edgekit.errors import BundleError
 
 
@@ -141,8 +142,11 @@ def test_one_logit_is_enough_for_a_binary_model():
 def test_engines_must_have_the_same_number_of_outputs():
     """Two engines of one model cannot differ in what they compute."""
     first = tiny_manifest().engines[0]
+    gates = (Gate(name="flips", value=0.0, bound=0.5, passed=True),)
     with pytest.raises(ValueError, match="differ in their number of outputs"):
-        tiny_manifest(engines=(first, dataclasses.replace(first, name="onnxruntime", outputs=1)), cam=None, cam_reason="none")
+        tiny_manifest(
+            engines=(first, dataclasses.replace(first, name="onnxruntime", acceptance=gates, outputs=1)), cam=None, cam_reason="none"
+        )
 
 
 def test_a_refused_model_may_say_so():

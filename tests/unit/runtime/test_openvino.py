@@ -81,11 +81,10 @@ def test_the_settings_of_every_target_are_allowed():
     from edgekit.catalog import files
     from edgekit.catalog.target import load_target
 
-    targets = [load_target(name) for name in files.names("targets")]
-    chosen = [target for target in targets if target.engine == "openvino"]
-    assert chosen
-    for target in chosen:
-        module._check_spec(dataclasses.replace(SPEC, settings=target.settings))
+    engines = [engine for name in files.names("targets") for engine in load_target(name).engines if engine.name == "openvino"]
+    assert engines
+    for engine in engines:
+        module._check_spec(dataclasses.replace(SPEC, settings=engine.settings))
 
 
 def dynamic_input(ops, openvino):

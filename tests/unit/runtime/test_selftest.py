@@ -33,7 +33,7 @@ def test_the_machine_that_answers_alike_passes(tmp_path, outputs, cam):
     [
         ("golden-of-another-machine", "FAIL", 0.5, "arithmetic differs"),
         ("nan-logits", "FAIL", None, "NaN or infinite logits"),
-        ("engine-too-old", "NOT RUN", None, "is older than 9999.1, which the bundle was proven with; update openvino"),
+        ("engine-too-old", "NOT RUN", None, "is older than 9999.1, which the bundle was proven with; update OpenVINO"),
         ("unknown-engine", "NOT RUN", None, "did you mean 'openvino'?"),
         ("other-architecture", "NOT RUN", None, "this machine is"),
         ("map-of-another-size", "NOT RUN", None, "computes maps of the shape"),

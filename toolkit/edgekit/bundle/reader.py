@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from edgekit.bundle import archive
 from edgekit.bundle.arrays import parse_array
 from edgekit.bundle.limits import DEFAULT_LIMITS, Limits
-from edgekit.bundle.manifest import MANIFEST_NAME, Manifest, parse
+from edgekit.bundle.manifest import MANIFEST_NAME, Manifest
+from edgekit.bundle.manifest_json import parse
 from edgekit.errors import BundleError, TargetError, nearest
 
 _COPY_AGAIN = "copy the original bundle again and compare its digest (`edgekit inspect`)"

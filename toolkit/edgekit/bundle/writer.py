@@ -24,7 +24,8 @@ from pathlib import Path
 from edgekit.bundle import archive
 from edgekit.bundle.archive import Buffer
 from edgekit.bundle.limits import DEFAULT_LIMITS, Limits
-from edgekit.bundle.manifest import MANIFEST_NAME, Manifest, Member, parse, serialize
+from edgekit.bundle.manifest import MANIFEST_NAME, Manifest, Member
+from edgekit.bundle.manifest_json import parse, serialize
 from edgekit.errors import BundleError, OutputError
 
 _CHOOSE_ANOTHER = "choose another place for it"

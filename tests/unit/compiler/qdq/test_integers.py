@@ -84,7 +84,7 @@ def test_a_gemm_may_write_its_bias_in_any_shape(shape, tmp_path):
     s.gemm_head("mean", 16)
     exact = run(s.model(), frames(4))[0]
     model = quantized(s, tmp_path)
-    build.write(model, build.Writing(), tmp_path / "made.onnx")
+    build.write(model, build.Writing(), tmp_path / "made.onnx", frames(1), Silent())
     assert np.abs(run(model, frames(4))[0] - exact).max() < 0.05 * np.abs(exact).max()
     assert np.allclose(run(model, frames(4), optimize=True)[0], run(model, frames(4))[0], atol=1e-3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ class QdqStage(Stage[Artefact]):
     def apply(self, folder: Path, progress: Progress) -> None:
         import onnx_ir as ir
 
-        from edgekit.compiler.quantize.qdq import build, half
+        from edgekit.compiler.quantize.qdq import build
 
         writing = self.dialect.writing if self.precision != "f32" else Writing()
         if self.precision == "int8":
@@ -114,8 +115,7 @@ class QdqStage(Stage[Artefact]):
             model = make(self.graph.path, self.rounding(), writing, self.calibration, progress)
         else:
             model = ir.load(self.graph.path)
-        largest = half.largest_values(ir.load(self.graph.path), self.calibration[: half.FRAMES], progress) if writing.typed else None
-        wide = build.write(model, writing, folder / FILE, largest=largest)
+        wide = build.write(model, writing, folder / FILE, self.calibration, progress)
         if wide:
             progress.note(f"{wide} operators stay in float32: their values are too large for float16")
         if self.precision != "f32" and self.dialect.target is not None:
@@ -180,7 +180,9 @@ class RankQdqStage(Stage[Ranking]):
         from edgekit.compiler.quantize.qdq.rank import rank
 
         path = self.base.graph.path
-        rounded = build.quantize(path, self.base.rounding(), self.base.dialect.writing, self.base.calibration, Silent())
+        # Corrected biases hold for the layers before them as rounded: with one of those in float, they would make the answers worse.
+        rounding = dataclasses.replace(self.base.rounding(), correct_biases=False)
+        rounded = build.quantize(path, rounding, self.base.dialect.writing, self.base.calibration, Silent())
         error, layers = rank(ir.load(path), rounded, self.tensors, progress.step)
         found = {"error": error, "layers": [encode(layer) for layer in layers]}
         (folder / "ranking.json").write_text(json.dumps(found, indent=1, allow_nan=False))

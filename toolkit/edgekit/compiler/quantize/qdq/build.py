@@ -13,7 +13,7 @@ from edgekit.compiler import graph as g
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.quantize.qdq import bias, half, integers, lower, ranges
 from edgekit.compiler.quantize.qdq.insert import insert
-from edgekit.compiler.quantize.qdq.place import Placement, place
+from edgekit.compiler.quantize.qdq.place import Placement, moved_from, place
 from edgekit.compiler.quantize.qdq.rules import Rules
 from edgekit.compiler.quantize.qdq.trained import TrainedScales, in_dialect, take_apart
 from edgekit.errors import ModelError
@@ -46,12 +46,14 @@ class Rounding:
         method: How ranges are chosen.
         weight_limit: Largest weight as an integer.
         float_layers: Names of layers that stay in float.
+        correct_biases: Whether biases take back the mean error of rounding.
     """
 
     rules: Rules
     method: ranges.Method
     weight_limit: int
     float_layers: tuple[str, ...] = ()
+    correct_biases: bool = True
 
 
 def quantize(path: Path, rounding: Rounding, writing: Writing, calibration: NDArray[np.uint8], progress: Progress) -> ir.Model:
@@ -79,9 +81,10 @@ def quantize(path: Path, rounding: Rounding, writing: Writing, calibration: NDAr
     scales = ranges.scales_of(placement.groups, seen, rounding.method, unsigned=unsigned, half=writing.typed)
     insert(model, placement, scales, weight_limit=rounding.weight_limit, half=writing.typed)
     g.tidy(model)
-    layers = tuple(layer.name for layer in placement.layers)
-    bias.correct_biases(exact, model, layers, calibration[: bias.FRAMES], progress)
-    g.tidy(model)
+    if rounding.correct_biases:
+        layers = tuple(layer.name for layer in placement.layers)
+        bias.correct_biases(exact, model, layers, calibration[: bias.FRAMES], progress)
+        g.tidy(model)
     if rounding.rules.integer_bias:
         integers.store_biases(model)
     return model
@@ -128,10 +131,12 @@ def _scales(  # noqa: PLR0913, PLR0917 - one step of `rewrite_trained`, with all
         for value in placement.readers
         if str(value.name) in trained.values
     }
-    # A value that only moved what was rounded keeps its range.
-    for value, first in placement.groups.items():
-        if value not in found and first in found:
-            found[value] = found[first]
+    # A value that only moved what was rounded keeps its range, also where the dialect rounds behind the move and the training rounded before it.
+    known = {value for node in model.graph for value in node.outputs if str(value.name) in trained.values}
+    for value in placement.readers:
+        source = None if value in found else moved_from(value, known)
+        if source is not None:
+            found[value] = in_dialect(trained.values[str(source.name)], unsigned=unsigned, half=writing.typed)
     missing = {value: value for value in placement.readers if value not in found}
     if missing:
         seen = ranges.observe(model, list(missing), calibration, progress)
@@ -139,14 +144,15 @@ def _scales(  # noqa: PLR0913, PLR0917 - one step of `rewrite_trained`, with all
     return found
 
 
-def write(model: ir.Model, writing: Writing, path: Path, *, largest: dict[str, float] | None = None) -> int:
+def write(model: ir.Model, writing: Writing, path: Path, frames: NDArray[np.uint8], progress: Progress) -> int:
     """Gives a graph its types and its opset, checks it and writes it.
 
     Args:
         model: float32, quantized or not; changed.
         writing: How.
         path: The file.
-        largest: Largest magnitudes on calibration frames (`half.largest_values`); needed where the graph is typed.
+        frames: Calibration frames, uint8 (frames, height, width, channels); where the graph is typed, they show what float16 can hold.
+        progress: Told of every frame.
 
     Returns:
         Nodes that stay in float32 because their values are too large for float16.
@@ -159,7 +165,7 @@ def write(model: ir.Model, writing: Writing, path: Path, *, largest: dict[str, f
 
     if writing.opset is not None:
         lower.lower(model, writing.opset, without=writing.without)
-    wide = half.to_half(model, largest or {}) if writing.typed else 0
+    wide = half.to_half(model, half.largest_values(model, frames[: half.FRAMES], progress)) if writing.typed else 0
     proto = ir.to_proto(model)
     try:
         onnx.checker.check_model(proto, full_check=True)

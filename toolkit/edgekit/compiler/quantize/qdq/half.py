@@ -41,7 +41,7 @@ def to_half(model: ir.Model, largest: Mapping[str, float]) -> int:
 
     Args:
         model: float32, with or without roundings.
-        largest: Largest magnitude on calibration frames by the value's name; values that roundings restore need not be there.
+        largest: Largest magnitude of every float value on calibration frames, by the value's name (`largest_values` of the same graph).
 
     Returns:
         Number of nodes that stay in float32 because of rule 2.
@@ -52,6 +52,10 @@ def to_half(model: ir.Model, largest: Mapping[str, float]) -> int:
     wide = [node for node, half in kinds.items() if half and _too_large(node, largest)]
     for node in wide:
         kinds[node] = False
+    for node in kinds:
+        # A rounding that float32 alone reads is restored in float32: between it and a layer may stand no Cast.
+        if node.op_type == "DequantizeLinear" and not any(kinds[use.node] for use in node.outputs[0].uses()):
+            kinds[node] = False
     cast = _Casts(model)
     for node in list(model.graph):
         kind = ir.DataType.FLOAT16 if kinds[node] else ir.DataType.FLOAT
@@ -77,7 +81,8 @@ def largest_values(model: ir.Model, frames: NDArray[np.uint8], progress: Progres
     found = dict.fromkeys(names, 0.0)
     for index in range(len(frames)):
         for name, value in zip(names, runner.run(np.ascontiguousarray(frames[index : index + 1])), strict=True):
-            found[name] = max(found[name], float(np.abs(value).max(initial=0.0)))
+            # numpy's, which hands NaN on; Python's would forget it.
+            found[name] = float(np.maximum(found[name], np.abs(value).max(initial=0.0)))
         progress.step(index + 1, len(frames))
     return found
 
@@ -95,7 +100,7 @@ def _too_large(node: ir.Node, largest: Mapping[str, float]) -> bool:
             continue
         constant = g.constant(value)
         if constant is None:
-            if not largest.get(str(value.name), 0.0) <= LARGEST:  # so that NaN is too large
+            if not largest.get(str(value.name), 0.0) <= LARGEST:  # so that NaN is too large; what is not there is no float
                 return True
         elif constant.dtype == np.float32 and not float(np.abs(constant).max(initial=0.0)) <= LARGEST:
             return True

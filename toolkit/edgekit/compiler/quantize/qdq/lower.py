@@ -51,16 +51,17 @@ def lower(model: ir.Model, opset: int, *, without: Collection[str] = ()) -> None
 
 def _axes_attribute(_: ir.Model, node: ir.Node) -> None:
     """ReduceMean and its like: the axes were an attribute before opset 18."""
-    axes = g.reduced_axes(node)
-    if len(node.inputs) > 1:
-        if axes is None:
-            raise _refused(node, "its axes are not constant")
-        import onnx_ir as ir
+    import onnx_ir as ir
 
-        node.resize_inputs(1)
+    axes = g.reduced_axes(node)
+    if len(node.inputs) > 1 and node.inputs[1] is not None and axes is None:
+        raise _refused(node, "its axes are not constant")
+    idle = node.attributes.pop("noop_with_empty_axes", None)
+    if not axes and idle is not None and idle.as_int():
+        raise _refused(node, "it reduces nothing")
+    node.resize_inputs(1)
+    if axes:
         node.attributes["axes"] = ir.AttrInt64s("axes", list(axes))
-    if "noop_with_empty_axes" in node.attributes:
-        del node.attributes["noop_with_empty_axes"]
 
 
 class _Chain:
@@ -154,9 +155,24 @@ def _pad(_: ir.Model, node: ir.Node) -> None:
 
 
 def _resize(_: ir.Model, node: ir.Node) -> None:
+    # What only says its default says nothing.
+    if "antialias" in node.attributes and not node.attributes["antialias"].as_int():
+        del node.attributes["antialias"]
+    if "keep_aspect_ratio_policy" in node.attributes and node.attributes["keep_aspect_ratio_policy"].as_string() == "stretch":
+        del node.attributes["keep_aspect_ratio_policy"]
     new = {"antialias", "axes", "keep_aspect_ratio_policy"} & set(node.attributes)
     if new:
         raise _refused(node, f"it uses {', '.join(sorted(new))}")
+
+
+def _grid_sample(_: ir.Model, node: ir.Node) -> None:
+    """GridSample: "bilinear" became "linear" with opset 20, which also takes volumes."""
+    import onnx_ir as ir
+
+    if len(g.shape(node.inputs[0]) or ()) != 4:
+        raise _refused(node, "its input is no map")
+    if "mode" in node.attributes and node.attributes["mode"].as_string() in ("linear", "cubic"):
+        node.attributes["mode"] = ir.AttrString("mode", f"bi{node.attributes['mode'].as_string()}")
 
 
 def _pool(_: ir.Model, node: ir.Node) -> None:
@@ -177,12 +193,18 @@ _Rewrite = Callable[["ir.Model", "ir.Node"], None]
 _CHANGES: Mapping[str, tuple[int, _Rewrite]] = {
     "AveragePool": (19, _pool),
     "Gelu": (20, _gelu),
+    "GridSample": (20, _grid_sample),
     "LayerNormalization": (17, _layer_norm),
     "Pad": (18, _pad),
+    "ReduceL1": (18, _axes_attribute),
     "ReduceL2": (18, _axes_attribute),
+    "ReduceLogSum": (18, _axes_attribute),
+    "ReduceLogSumExp": (18, _axes_attribute),
     "ReduceMax": (18, _axes_attribute),
     "ReduceMean": (18, _axes_attribute),
     "ReduceMin": (18, _axes_attribute),
+    "ReduceProd": (18, _axes_attribute),
+    "ReduceSumSquare": (18, _axes_attribute),
     "Resize": (18, _resize),
     "Split": (18, _split),
 }

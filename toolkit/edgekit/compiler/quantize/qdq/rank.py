@@ -28,7 +28,8 @@ def rank(
 
     Args:
         exact: The explained float graph.
-        rounded: The same with roundings, float32 between them; as it was when this returns.
+        rounded: The same with roundings, float32 between them, and biases that take nothing back: a bias that was corrected for the errors before its layer is
+            wrong when one of them goes. As it was when this returns.
         frames: uint8 (frames, height, width, channels).
         step: Told of every layer that was measured: how many, of how many.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,23 +49,32 @@ def take_apart(model: ir.Model) -> TrainedScales:
         constant = g.constant(source)
         if constant is None:
             values[str(source.name)] = Scale(scale=float(step), zero_point=int(zero), unsigned=zero.dtype == np.uint8)
-            replacement = source
-        else:
-            axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
-            rounded = _rounded(np.asarray(constant, dtype=np.float64), np.asarray(step, dtype=np.float64), axis)
-            replacement = g.add_constant(model.graph, f"{source.name}/trained", rounded.astype(np.float32))
-            weights |= {str(use.node.name): np.atleast_1d(np.asarray(step, dtype=np.float64)) for use in restored.uses()}
-        for use in list(restored.uses()):
-            use.node.replace_input_with(use.idx, replacement)
+            for use in list(restored.uses()):
+                use.node.replace_input_with(use.idx, source)
+            continue
+        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+        rounded = _rounded(np.asarray(constant, dtype=np.float64), np.asarray(step, dtype=np.float64), axis)
+        for layer, index, weight in list(_layers(restored, rounded.astype(np.float32))):
+            layer.replace_input_with(index, g.add_constant(model.graph, f"{source.name}/trained", weight))
+            weights[str(layer.name)] = np.atleast_1d(np.asarray(step, dtype=np.float64))
     g.tidy(model)
     return TrainedScales(values=values, weights=weights)
 
 
+def _layers(value: ir.Value, weight: NDArray[np.float32]) -> Iterator[tuple[ir.Node, int, NDArray[np.float32]]]:
+    """Who reads a weight, as which input, and as it is read: the exporter turns the matrix of a linear layer behind its rounding."""
+    for use in value.uses():
+        if use.node.op_type == "Transpose":
+            yield from _layers(use.node.outputs[0], weight.transpose(use.node.attributes["perm"].as_ints()))
+        else:
+            yield use.node, use.idx, weight
+
+
 def in_dialect(scale: Scale, *, unsigned: bool, half: bool) -> Scale:
-    """The same range in another dialect's integers; int8 for what was trained as uint8 has steps twice as wide."""
+    """The same range in another dialect's integers; int8 for what was trained as uint8 from 0 on has steps twice as wide."""
     if unsigned:
         return scale if scale.unsigned else Scale(scale=scale.scale, zero_point=128, unsigned=True)
-    step = scale.scale * 255 / 127 if scale.unsigned else scale.scale
+    step = scale.scale * max(scale.zero_point, 255 - scale.zero_point) / 127 if scale.unsigned else scale.scale
     return Scale(scale=float(half_up(np.array([step]))[0]) if half else float(np.float32(step)))
 
 

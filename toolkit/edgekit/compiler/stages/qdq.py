@@ -105,16 +105,15 @@ class QdqStage(Stage[Artefact]):
         )
 
     def apply(self, folder: Path, progress: Progress) -> None:
-        import onnx_ir as ir
-
         from edgekit.compiler.quantize.qdq import build
+        from edgekit.compiler.quantize.qdq.opened import open_graph
 
         writing = self.dialect.writing if self.precision != "f32" else Writing()
         if self.precision == "int8":
             make = build.rewrite_trained if self.trained else build.quantize
             model = make(self.graph.path, self.rounding(), writing, self.calibration, progress)
         else:
-            model = ir.load(self.graph.path)
+            model = open_graph(self.graph.path, typed=writing.typed)
         wide = build.write(model, writing, folder / FILE, self.calibration, progress)
         if wide:
             progress.note(f"{wide} operators stay in float32: their values are too large for float16")
@@ -174,16 +173,15 @@ class RankQdqStage(Stage[Ranking]):
         return {"base": dict(self.base.requires()), "frames": self.tensors_sha256}
 
     def apply(self, folder: Path, progress: Progress) -> None:
-        import onnx_ir as ir
-
         from edgekit.compiler.quantize.qdq import build
+        from edgekit.compiler.quantize.qdq.opened import open_graph
         from edgekit.compiler.quantize.qdq.rank import rank
 
         path = self.base.graph.path
         # Corrected biases hold for the layers before them as rounded: with one of those in float, they would make the answers worse.
         rounding = dataclasses.replace(self.base.rounding(), correct_biases=False)
         rounded = build.quantize(path, rounding, self.base.dialect.writing, self.base.calibration, Silent())
-        error, layers = rank(ir.load(path), rounded, self.tensors, progress.step)
+        error, layers = rank(open_graph(path, typed=self.base.dialect.writing.typed), rounded, self.tensors, progress.step)
         found = {"error": error, "layers": [encode(layer) for layer in layers]}
         (folder / "ranking.json").write_text(json.dumps(found, indent=1, allow_nan=False))
 

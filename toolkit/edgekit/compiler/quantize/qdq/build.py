@@ -13,6 +13,7 @@ from edgekit.compiler import graph as g
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.quantize.qdq import bias, half, integers, lower, ranges
 from edgekit.compiler.quantize.qdq.insert import insert
+from edgekit.compiler.quantize.qdq.opened import open_graph
 from edgekit.compiler.quantize.qdq.place import Placement, moved_from, place
 from edgekit.compiler.quantize.qdq.rules import Rules
 from edgekit.compiler.quantize.qdq.trained import TrainedScales, in_dialect, take_apart
@@ -72,9 +73,7 @@ def quantize(path: Path, rounding: Rounding, writing: Writing, calibration: NDAr
     Raises:
         ModelError: There is nothing to quantize, or a value is not finite.
     """
-    import onnx_ir as ir
-
-    exact, model = ir.load(path), ir.load(path)
+    exact, model = (open_graph(path, typed=writing.typed) for _ in range(2))
     placement = place(model, rounding.rules, rounding.float_layers)
     seen = ranges.observe(model, list(placement.readers), calibration, progress)
     unsigned = rounding.rules.unsigned
@@ -103,9 +102,7 @@ def rewrite_trained(path: Path, rounding: Rounding, writing: Writing, calibratio
         calibration: uint8 (frames, height, width, channels).
         progress: Told of every calibration frame.
     """
-    import onnx_ir as ir
-
-    model = ir.load(path)
+    model = open_graph(path, typed=writing.typed)
     trained = take_apart(model)
     placement = place(model, rounding.rules, rounding.float_layers)
     scales = _scales(model, placement, trained, rounding, writing, calibration, progress)

@@ -19,6 +19,8 @@ VECTOR_PRODUCTS = {"avx_vnni", "avx512_vnni", "amx_int8"}
 PROMISED = {
     "arm64",
     "intel-core-ultra",
+    "intel-core-ultra-gpu",
+    "intel-core-ultra-npu",
     "intel-n100",
     "jetson-agx-orin-32gb",
     "jetson-agx-orin-64gb",
@@ -89,16 +91,17 @@ def test_instruction_sets_are_told_by_doctor(target):
 
 @every
 def test_weights_keep_to_half_of_their_range_where_sums_may_be_cut_off(target):
-    """On x86-64 that is everywhere but where VNNI or AMX is demanded; ARM sums whole."""
-    whole = bool(target.instruction_sets) and set(target.instruction_sets) <= VECTOR_PRODUCTS
+    """On x86-64 that is everywhere but where VNNI or AMX is demanded; ARM sums whole, and so do an Intel GPU and NPU."""
+    elsewhere = any(chosen.get("DEVICE", "CPU") != "CPU" for chosen in settings(target, "openvino"))
+    whole = elsewhere or bool(target.instruction_sets) and set(target.instruction_sets) <= VECTOR_PRODUCTS
     assert target.int8_saturates == ("x86_64" in target.architectures and not whole)
 
 
 @every
 def test_the_precision_of_openvino_is_pinned(target):
-    """It would choose bfloat16 by itself."""
+    """It would choose bfloat16 by itself on a CPU; a GPU and an NPU are made for float16."""
     for chosen in settings(target, "openvino"):
-        assert chosen["INFERENCE_PRECISION_HINT"] == "f32"
+        assert chosen["INFERENCE_PRECISION_HINT"] == ("f32" if chosen.get("DEVICE", "CPU") == "CPU" else "f16")
 
 
 @every

@@ -7,7 +7,7 @@ import pytest
 
 from edgekit.bundle.manifest import CamSpec
 from edgekit.catalog.recipe import ModelSpec, load_recipe
-from edgekit.catalog.target import EngineChoice, Target
+from edgekit.catalog.target import EngineChoice, Target, load_target
 from edgekit.compiler import checks
 from edgekit.compiler.finish import check_identity
 from edgekit.compiler.processes import Processes
@@ -71,17 +71,45 @@ def test_a_teacher_that_may_be_better_than_guessing_goes_on(auc):
 
 
 def test_a_machine_of_another_kind_is_refused_first(monkeypatch):
-    """An artefact is proven where it runs."""
+    """OpenVINO is proven where it runs."""
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     with pytest.raises(TargetError, match="this machine is aarch64"):
-        checks.check_machine(target(), quantizes=True)
+        checks.check_machine(target(), recipe())
+
+
+def test_an_engine_that_reads_onnx_is_proven_elsewhere(monkeypatch):
+    """In the numerical oracle, whose library has to be there; what is decided by latency cannot be decided."""
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    for name in ("raspberry-pi-5", "jetson-orin-nano-8gb", "jetson-xavier-nx"):
+        checks.check_machine(load_target(name), recipe())
+    pruning = recipe('compress.prune={ criterion = "l1", latency_target = 0.5 }', "compress.distill={}")
+    with pytest.raises(TargetError, match="latency on raspberry-pi-5, which cannot be measured on this machine"):
+        checks.check_machine(load_target("raspberry-pi-5"), pruning)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(MissingEngineError, match="raspberry-pi-5 needs onnxruntime here"):
+        checks.check_machine(load_target("raspberry-pi-5"), recipe())
+
+
+def test_a_device_that_is_not_here_is_refused_first():
+    """Nothing stands in for an NPU."""
+    with pytest.raises(TargetError, match="OpenVINO finds no NPU here"):
+        checks.check_machine(load_target("intel-core-ultra-npu"), recipe())
+
+
+def test_a_cpu_without_what_the_target_demands_is_refused_first(monkeypatch, tmp_path):
+    """What would be proven on it is not what such a CPU computes."""
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("flags : avx2\n")
+    monkeypatch.setattr("edgekit.runtime.classifier._CPUINFO", cpuinfo)
+    with pytest.raises(TargetError, match="needs a CPU with avx512_vnni or avx_vnni"):
+        checks.check_machine(load_target("x86-64-vnni"), recipe())
 
 
 def test_a_missing_engine_is_refused_first(monkeypatch):
     """Before minutes of work, with the extra to install."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(MissingEngineError, match="needs openvino"):
-        checks.check_machine(target(), quantizes=False)
+        checks.check_machine(target(), recipe())
 
 
 def measured(*, off=0.0):

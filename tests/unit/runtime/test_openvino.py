@@ -53,6 +53,8 @@ def test_a_device_that_takes_another_precision_is_refused(monkeypatch):
     class Stubborn:
         """A core whose device runs bfloat16, whatever it is told."""
 
+        available_devices = ("CPU",)
+
         def read_model(self, *arguments):
             return load_library().Core().read_model(*arguments)
 
@@ -65,6 +67,66 @@ def test_a_device_that_takes_another_precision_is_refused(monkeypatch):
     monkeypatch.setattr(module, "shared_core", Stubborn)
     with pytest.raises(TargetError, match="runs INFERENCE_PRECISION_HINT = bf16, the bundle was proven with f32"):
         OpenVinoEngine.open(SPEC, members())
+
+
+class Machine:
+    """A core of a machine with some devices; what it compiles runs where `runs` says."""
+
+    def __init__(self, devices, runs):
+        self.available_devices = devices
+        self.runs = runs
+        self.asked = []
+
+    def read_model(self, *arguments):
+        return load_library().Core().read_model(*arguments)
+
+    def compile_model(self, model, device, settings):
+        self.asked.append((device, settings))
+        compiled = load_library().Core().compile_model(model, "CPU", {**settings, "INFERENCE_PRECISION_HINT": "f32"})
+        return Compiled(compiled, self.runs)
+
+
+class Compiled:
+    """A compiled model that says where it runs."""
+
+    def __init__(self, compiled, runs):
+        self._compiled, self._runs = compiled, runs
+
+    def __getattr__(self, name):
+        return getattr(self._compiled, name)
+
+    def get_property(self, name):
+        return self._runs if name == "EXECUTION_DEVICES" else self._compiled.get_property(name)
+
+
+@pytest.mark.parametrize(
+    ("devices", "runs", "says"),
+    [
+        (["CPU"], ["GPU"], "OpenVINO finds no GPU here, only CPU"),
+        (["CPU", "GPU.0", "GPU.1"], ["CPU"], "runs the model on CPU, it was proven on GPU"),
+        (["CPU", "GPU"], ["(CPU)"], "runs the model on CPU, it was proven on GPU"),
+    ],
+)
+def test_another_device_than_the_proven_one_is_refused(monkeypatch, devices, runs, says):
+    """A device that is not there, and one that hands the model to the CPU, do not answer for it."""
+    monkeypatch.setattr(module, "shared_core", lambda: Machine(devices, runs))
+    with pytest.raises(TargetError, match=says):
+        OpenVinoEngine.open(dataclasses.replace(SPEC, settings={**SETTINGS, "DEVICE": "GPU"}), members())
+
+
+def test_the_device_that_was_proven_is_asked_for(monkeypatch):
+    """The device is no setting of the plugin's, and threads are told of a CPU only."""
+    machine = Machine(["CPU", "GPU.0"], ["GPU.0"])
+    monkeypatch.setattr(module, "shared_core", lambda: machine)
+    engine = OpenVinoEngine.open(dataclasses.replace(SPEC, settings={**SETTINGS, "DEVICE": "GPU"}), members())
+    assert machine.asked == [("GPU", SETTINGS)]
+    assert (engine.describe()["device"], engine.describe()["threads"]) == ("GPU.0", "")
+
+
+def test_a_device_that_openvino_does_not_have_is_a_fault_of_the_bundle():
+    """Nothing but the three names reaches the library."""
+    with pytest.raises(BundleError, match="no device 'GNA'"):
+        OpenVinoEngine.open(dataclasses.replace(SPEC, settings={**SETTINGS, "DEVICE": "GNA"}), members())
 
 
 @pytest.mark.parametrize("key", ["CACHE_DIR", "LOG_LEVEL", "INFERENCE_PRECISION", "DEVICE_ID"])

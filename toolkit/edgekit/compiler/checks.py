@@ -24,6 +24,7 @@ from edgekit.evaluation.dataset import DataManifest
 from edgekit.evaluation.intervals import Figure
 from edgekit.runtime.classifier import check_instruction_sets
 from edgekit.runtime.engines import engine_class
+from edgekit.runtime.engines.openvino import check_device
 
 CHANCE = 0.5
 EXPORT_TOLERANCE = 2e-3
@@ -53,6 +54,8 @@ def check_machine(target: Target, recipe: Recipe) -> None:
         found = engine_class(proven_with).available()
         if found.version is None:
             raise MissingEngineError(f"the target {target.name} needs {proven_with} here: {found.reason}", hint=found.hint)
+        if choice.name == "openvino":
+            check_device(choice.settings.get("DEVICE", "CPU"))
         quantizes = any(RUNGS[rung].quantize for rung in recipe.compress.quantize.ladder)
         if choice.name == "openvino" and quantizes and importlib.util.find_spec("nncf") is None:
             raise MissingEngineError("NNCF is not installed", hint="install the extra: edgekit-toolkit[compile]")

@@ -1,10 +1,10 @@
-"""OpenVINO on a CPU.
+"""OpenVINO on a CPU, and on an Intel GPU or NPU where the bundle was proven on one.
 
 Rules this file keeps:
 
 1. Nothing is sent: `import openvino` loads a telemetry package, which is kept out (see `load_library`).
 2. Precision is pinned: OpenVINO chooses bfloat16 by itself on CPUs that have it, and that moves logits; the setting that was proven is set
-   and then read back.
+   and then read back. So is the device: OpenVINO may otherwise run on another one than was meant.
 3. A bundle chooses among the settings that are listed here and no others: OpenVINO has some that write files or load code.
 4. One request, reused; outputs are copied out because the request's memory is overwritten by the next frame.
 """
@@ -25,7 +25,9 @@ from edgekit.bundle.manifest import EngineSpec
 from edgekit.errors import BundleError, MissingEngineError, TargetError, nearest
 from edgekit.runtime.engines.base import Availability, Engine, RawOutput, check_version
 
-DEVICE = "CPU"
+DEVICES = ("CPU", "GPU", "NPU")
+"""What the setting DEVICE may be; the first where it is left out."""
+
 _INSTALL = "install the extra: edgekit-toolkit[openvino]"
 _AGAIN = "compile the bundle again"
 # Read back after compiling: a device that cannot honour them must not run the bundle.
@@ -33,6 +35,7 @@ _VERIFIED = ("INFERENCE_PRECISION_HINT",)
 # Not CACHE_DIR and its like, which make the engine write where the bundle says.
 _SETTINGS = frozenset(
     {
+        "DEVICE",
         "ENABLE_CPU_PINNING",
         "ENABLE_HYPER_THREADING",
         "EXECUTION_MODE_HINT",
@@ -94,6 +97,7 @@ class OpenVinoEngine(Engine):
         self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._version = version
+        self._on_cpu = compiled.get_property("EXECUTION_DEVICES") == ["CPU"]
         self._shape = tuple(int(side) for side in compiled.inputs[0].shape)
         self._map_shape = tuple(int(side) for side in compiled.outputs[1].shape)[1:] if len(compiled.outputs) == 2 else None
 
@@ -104,17 +108,20 @@ class OpenVinoEngine(Engine):
         version = openvino.__version__.split("-")[0]
         check_version("OpenVINO", version, spec)
         core = shared_core()
+        device = spec.settings.get("DEVICE", DEVICES[0])
+        check_device(device)
         try:
             weights = openvino.Tensor(np.frombuffer(members[spec.files["bin"]], dtype=np.uint8))
             model = core.read_model(bytes(members[spec.files["xml"]]), weights)
             _check_graph(model, spec)
-            compiled = core.compile_model(model, DEVICE, dict(spec.settings))
+            compiled = core.compile_model(model, device, {key: value for key, value in spec.settings.items() if key != "DEVICE"})
         except RuntimeError as error:
             raise BundleError(
                 f"OpenVINO {version} refuses the model: {_first_line(error)}", hint="compile the bundle again, or update openvino"
             ) from error
         for key in _VERIFIED:
             _check_setting(compiled, key, spec.settings[key])
+        _check_execution(compiled, device)
         return cls(compiled, version)
 
     @staticmethod
@@ -134,7 +141,7 @@ class OpenVinoEngine(Engine):
             "version": self._version,
             "device": ", ".join(compiled.get_property("EXECUTION_DEVICES")),
             "precision": compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(),
-            "threads": str(compiled.get_property("INFERENCE_NUM_THREADS")),
+            "threads": str(compiled.get_property("INFERENCE_NUM_THREADS")) if self._on_cpu else "",
         }
 
     @property
@@ -166,6 +173,8 @@ def _check_spec(spec: EngineSpec) -> None:
     for key in spec.settings:
         if key not in _SETTINGS:
             raise BundleError(f"the setting {key!r} of OpenVINO is not one a bundle may choose", hint=nearest(key, _SETTINGS))
+    if spec.settings.get("DEVICE", DEVICES[0]) not in DEVICES:
+        raise BundleError(f"OpenVINO has no device {spec.settings['DEVICE']!r}", hint=nearest(spec.settings["DEVICE"], DEVICES))
     for key in _VERIFIED:
         if key not in spec.settings:
             raise BundleError(f"the manifest does not pin {key}", hint=_AGAIN)
@@ -187,6 +196,31 @@ def _static_shape(port: Any) -> tuple[int, ...]:
     """Shape of an input or output; empty where it is left open."""
     shape = port.get_partial_shape()
     return tuple(int(side) for side in shape.to_shape()) if shape.is_static else ()
+
+
+def check_device(device: str) -> None:
+    """Refuses a device that OpenVINO does not find on this machine.
+
+    Args:
+        device: One of `DEVICES`.
+
+    Raises:
+        TargetError: It is not there, or its driver is not.
+        MissingEngineError: OpenVINO is not installed.
+    """
+    found = shared_core().available_devices
+    # With two GPUs they are called GPU.0 and GPU.1.
+    if not any(name.partition(".")[0] == device for name in found):
+        raise TargetError(
+            f"OpenVINO finds no {device} here, only {', '.join(found)}",
+            hint=f"install the driver of the {device}, or use a bundle for the CPU",
+        )
+
+
+def _check_execution(compiled: Any, device: str) -> None:
+    devices = [str(name).strip("()").partition(".")[0] for name in compiled.get_property("EXECUTION_DEVICES")]
+    if devices != [device]:
+        raise TargetError(f"OpenVINO runs the model on {', '.join(devices)}, it was proven on {device}", hint="edgekit doctor")
 
 
 def _check_setting(compiled: Any, key: str, wanted: str) -> None:

@@ -90,7 +90,7 @@ ORIN = {
     f"{CPU}min_freq": "1510400\n",
     f"{CPU}max_freq": "1510400\n",
     f"{CPU}governor": "schedutil\n",
-    f"{GPU}cur_freq": "306000000\n",
+    f"{GPU}cur_freq": "624750000\n",
     f"{GPU}min_freq": "306000000\n",
     f"{GPU}max_freq": "624750000\n",
     f"{GPU}governor": "nvhost_podgov\n",
@@ -108,7 +108,7 @@ def test_the_clocks_of_an_orin(tmp_path):
     assert list(found) == ["cpu policy0", "gpu 17000000.gpu", "memory"]
     cpu, gpu = found["cpu policy0"], found["gpu 17000000.gpu"]
     assert (cpu.current_mhz, cpu.locked, cpu.governor, cpu.reason) == (1510.4, True, "schedutil", "")
-    assert (gpu.current_mhz, gpu.lowest_mhz, gpu.highest_mhz, gpu.locked) == (306.0, 306.0, 624.75, False)
+    assert (gpu.current_mhz, gpu.lowest_mhz, gpu.highest_mhz, gpu.locked) == (624.75, 306.0, 624.75, False)
     assert (found["memory"].locked, "only root may read it" in found["memory"].reason) == (None, True)
 
 
@@ -138,7 +138,7 @@ def test_policies_are_in_the_order_of_their_numbers(tmp_path):
 def test_what_cannot_be_read_says_why(tmp_path):
     """A file that is missing or holds no number leaves its figure None with the reason, and locked is not guessed."""
     found = clocks(machine(tmp_path, {**ORIN, f"{GPU}max_freq": "<unsupported>\n"}))["gpu 17000000.gpu"]
-    assert (found.current_mhz, found.highest_mhz, found.locked) == (306.0, None, None)
+    assert (found.current_mhz, found.highest_mhz, found.locked) == (624.75, None, None)
     assert found.reason == "max_freq has no number"
     bare = clocks(tmp_path / "bare")
     assert [clock.current_mhz for clock in bare.values()] == [None, None, None]

@@ -89,7 +89,7 @@ def _device_lines(device: Device, dla_cores: int | None) -> list[str]:
         "system": None if device.l4t is None else f"Linux for Tegra {device.l4t}, JetPack {device.jetpack or why['jetpack']}",
         "tensorrt": device.tensorrt,
         "gpu": None if gpu is None else f"{gpu.name}, compute capability {gpu.compute_capability}, {gpu.multiprocessors} multiprocessors",
-        "cuda": None if gpu is None else f"runtime {gpu.cuda_runtime} by {gpu.binding}, driver for {gpu.cuda_driver}",
+        **({} if gpu is None else {"cuda": f"runtime {gpu.cuda_runtime} by {gpu.binding}, driver for {gpu.cuda_driver}"}),
         "driver": device.driver,
         "libraries": ", ".join(device.libraries) if device.libraries else None,
         "dla": None if device.dla_cores is None else f"{device.dla_cores} of the module; {_known(dla_cores)} that TensorRT uses",

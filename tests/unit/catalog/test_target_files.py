@@ -93,7 +93,7 @@ def test_instruction_sets_are_told_by_doctor(target):
 def test_weights_keep_to_half_of_their_range_where_sums_may_be_cut_off(target):
     """On x86-64 that is everywhere but where VNNI or AMX is demanded; ARM sums whole, and so do an Intel GPU and NPU."""
     elsewhere = any(chosen.get("DEVICE", "CPU") != "CPU" for chosen in settings(target, "openvino"))
-    whole = elsewhere or bool(target.instruction_sets) and set(target.instruction_sets) <= VECTOR_PRODUCTS
+    whole = elsewhere or (bool(target.instruction_sets) and set(target.instruction_sets) <= VECTOR_PRODUCTS)
     assert target.int8_saturates == ("x86_64" in target.architectures and not whole)
 
 
@@ -151,8 +151,8 @@ def test_a_builder_is_told_only_what_it_understands(target):
 GENERATIONS = {
     # Compute capability, 2:4 sparsity, generation of the DLA, oldest TensorRT, strongly typed, opset.
     "t194": ("7.2", False, 1, "8.5", False, 17),
-    "t234": ("8.7", True, 2, "10.3", True, 19),
-    "t264": ("11.0", True, 0, "10.13", True, 19),
+    "t234": ("8.7", True, 2, "10.3", True, 20),
+    "t264": ("11.0", True, 0, "10.13", True, 20),
 }
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.errors import BundleError, MissingEngineError, TargetError, nearest
 from edgekit.runtime.engines.base import Availability, Engine, RawOutput, check_version
+from edgekit.runtime.engines.onnx_wire import check_self_contained
 
 PROVIDER = "CPUExecutionProvider"
 ROLE = "onnx"
@@ -115,8 +116,10 @@ class OnnxRuntimeEngine(Engine):
         options = session_options(spec.settings)
         version = library.__version__
         check_version("ONNX Runtime", version, spec)
+        model = members[spec.files[ROLE]]
+        check_self_contained(model)
         try:
-            session = library.InferenceSession(bytes(members[spec.files[ROLE]]), options, providers=[PROVIDER])
+            session = library.InferenceSession(bytes(model), options, providers=[PROVIDER])
         except Exception as error:  # the library raises many kinds
             raise BundleError(
                 f"ONNX Runtime {version} refuses the model: {first_line(error)}", hint="compile the bundle again, or update onnxruntime"

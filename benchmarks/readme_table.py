@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
-NAMES = ("accuracy", "compression", "speed", "cold_start", "precision", "reproducible")
+NAMES = ("accuracy", "compression", "engines", "architectures", "speed", "cold_start", "precision", "reproducible")
 
 BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
 
@@ -47,6 +47,8 @@ def render(results: Mapping[str, Any]) -> str:
     parts = (
         ("accuracy", accuracy),
         ("compression", compression),
+        ("engines", engines),
+        ("architectures", architectures),
         ("speed", speed),
         ("cold_start", cold_start),
         ("precision", precision),
@@ -119,6 +121,58 @@ def compression(result: Result) -> str:
         ),
     )
     return f"**Compression** on the test split, compiled artefact against the trained teacher, {measured(result)}:\n\n{table(header, rows)}"
+
+
+def engines(result: Result) -> str:
+    """The engines that read ONNX, on the teachers; and how fast ONNX Runtime is."""
+    rows = [
+        (
+            name,
+            f"{row['name']}, {'in the oracle' if row['oracle'] else 'run'}",
+            row["rung"],
+            f"{row['auc']:.4f}",
+            f"{row['flips']} / {row['harmful_flips']} of {row['frames']}",
+            likeness(row["cam"]),
+            f"{row['size_bytes'] / 1e6:.1f} MB",
+            "passed" if row["accepted"] else f"refused: {', '.join(row['failed_gates'])}",
+        )
+        for name, targets in result["teachers"].items()
+        for engines in targets.values()
+        for row in engines
+    ]
+    header = ("model", "engine", "rung", "AUC, compiled", "flips / harmful", "map, Pearson median / 5th percentile", "size", "gate of the recipe")
+    timed = [
+        (name, ratio(item["eager_over_onnxruntime"]), ratio(item["predict_over_bare"]), ratio(item["qdq_over_nncf_in_openvino"]))
+        for name, item in result["speed"].items()
+    ]
+    speeds = (
+        *("model", "PyTorch eager FP32 ÷ ONNX Runtime INT8", "`predict` ÷ bare ONNX Runtime session"),
+        "in OpenVINO: ONNX Runtime's Q/DQ file ÷ NNCF's model",
+    )
+    return (
+        f"**Engines that read ONNX**, on the test split, {measured(result)}; TensorRT's artefacts ran in the numerical oracle, on no Jetson:\n\n{table(header, rows)}\n\n"
+        f"Their speed here, as in the table of speed below:\n\n{table(speeds, timed)}"
+    )
+
+
+def architectures(result: Result) -> str:
+    """Which architectures' graphs conform to which TensorRT, and are built by NVIDIA's builder; those with the same outcome together."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, row in result["architectures"].items():
+        if "error" in row:
+            outcome: tuple[str, ...] = (f"not loaded: {row['error']}", "–", "–", "–", "–")
+        else:
+            int8, half = row["tensorrt-int8"], row["tensorrt-fp16"]
+            typed = ", ".join(dict.fromkeys(int8[version] for version in ("10.3", "10.16", "11.4")))
+            typed_half = ", ".join(dict.fromkeys(half[version] for version in ("10.3", "10.16", "11.4")))
+            outcome = (int8["8.6"], typed, half["8.6"], typed_half, f"{int8.get('rtx', 'not tried')}, {half.get('rtx', 'not tried')}")
+        groups.setdefault(outcome, []).append(name)
+    rows = [(", ".join(names), *outcome) for outcome, names in groups.items()]
+    header = ("architectures", "int8, 8.6", "int8, 10.3 / 10.16 / 11.4", "fp16, 8.6", "fp16, 10.3 / 10.16 / 11.4", "NVIDIA's builder: int8, fp16")
+    return (
+        f"**Graphs for TensorRT** of {len(result['architectures'])} architectures with random weights, held to the conformance rules of four versions, and parsed and built by "
+        f"TensorRT for RTX on a CPU, {measured(result)}:\n\n{table(header, rows)}"
+    )
 
 
 def difference(found: Mapping[str, Any]) -> str:

@@ -70,6 +70,68 @@ RESULTS = {
             }
         },
     },
+    "engines": {
+        **HOST,
+        "teachers": {
+            "lung": {
+                "jetson": [
+                    {
+                        "name": "tensorrt-int8",
+                        "rung": "ptq",
+                        "precision": "int8",
+                        "oracle": True,
+                        "accepted": True,
+                        "failed_gates": [],
+                        "auc": 0.9432,
+                        "auc_lower_bound": -0.004,
+                        "frames": 300,
+                        "flips": 4,
+                        "harmful_flips": 3,
+                        "cam": {"median": 0.991, "p5": 0.961},
+                        "size_bytes": 4_300_000,
+                    }
+                ],
+                "cpu": [
+                    {
+                        "name": "onnxruntime",
+                        "rung": "ptq-full",
+                        "precision": "int8",
+                        "oracle": False,
+                        "accepted": False,
+                        "failed_gates": ["flips"],
+                        "auc": 0.9321,
+                        "auc_lower_bound": None,
+                        "frames": 300,
+                        "flips": 21,
+                        "harmful_flips": 11,
+                        "cam": None,
+                        "size_bytes": 4_700_000,
+                    }
+                ],
+            }
+        },
+        "speed": {
+            "resnet": {
+                "eager_over_onnxruntime": _ratio(4.75),
+                "predict_over_bare": _ratio(1.75),
+                "qdq_over_nncf_in_openvino": _ratio(1.5, steady=False),
+            }
+        },
+    },
+    "architectures": {
+        **HOST,
+        "architectures": {
+            **{
+                name: {
+                    "map": True,
+                    "tensorrt-int8": {"8.6": "conforms", "10.3": "conforms", "10.16": "conforms", "11.4": "breaks Q8", "rtx": "built"},
+                    "tensorrt-fp16": {**dict.fromkeys(("8.6", "10.3", "10.16", "11.4"), "conforms"), "rtx": "refused at parse: why"},
+                }
+                for name in ("resnet", "other")
+            },
+            "strange": {"error": "the model takes two inputs"},
+        },
+    },
     "speed": {
         **HOST,
         "frame": [480, 640],
@@ -110,12 +172,17 @@ def test_every_figure_is_in_the_table():
             "passed",
         ),
         *("6.50× (6.38–6.62)", "1.25× (1.12–1.38)", "1.00× (0.88–1.12, not steady)", "480 × 640"),
+        *("tensorrt-int8, in the oracle", "0.9432", "4 / 3 of 300", "0.991 / 0.961", "4.3 MB"),
+        *("onnxruntime, run", "21 / 11 of 300", "refused: flips"),
+        *("4.75×", "1.75×", "1.50× (1.38–1.62, not steady)"),
+        *("of 3 architectures", "| resnet, other | conforms | conforms, breaks Q8 | conforms | conforms | built, refused at parse: why |"),
+        "| strange | not loaded: the model takes two inputs |",
         *("210 ms", "171 ms", "1.23× (1.20–1.26)", "median of 25"),
         *("bf16", "0.87", "3 of 100"),
         *("`lung` the same bytes", "`heart` DIFFERENT bytes"),
     ):
         assert expected in text, expected
-    assert text.count("A processor, 2 cores, 2026-01-01") == 6
+    assert text.count("A processor, 2 cores, 2026-01-01") == 8
 
 
 def test_a_figure_that_could_not_be_measured():

@@ -292,6 +292,24 @@ _DOCUMENT = {
     "bundles": ["breast-us-densenet121.edgekit"],
     "size_bytes": 4_219_309,
     "stages": [{"name": "load", "cached": True, "seconds": 0.25}, {"name": "prune", "cached": False, "seconds": 412.5}],
+    "oracle": None,
+    "engines": [
+        {
+            "name": "openvino",
+            "rung": "qat",
+            "precision": "int8",
+            "oracle": False,
+            "accepted": True,
+            "failed_gates": [],
+            "auc": 0.97,
+            "auc_lower_bound": -0.004,
+            "frames": 240,
+            "flips": 3,
+            "harmful_flips": 1,
+            "cam": {"median": 0.99, "p5": 0.95},
+            "size_bytes": 4_300_000,
+        }
+    ],
     "latency_ms": {"p50": 1.4, "p90": 1.5, "p95": 1.6, "p99": 1.9, "max": 3.5, "samples": 861},
     "engine": {"name": "openvino", "version": "2026.4.1", "device": "CPU", "precision": "f32", "threads": "2"},
     "steps": [

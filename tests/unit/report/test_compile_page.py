@@ -110,6 +110,8 @@ class Proven:
             "size_bytes": 4_219_309,
             "stages": [{"name": "load", "cached": True, "seconds": 0.25}, {"name": "quantize ptq", "cached": False, "seconds": 12.5}],
             "latency_ms": LATENCY,
+            "engines": [ENGINE_ROW],
+            "oracle": None,
             "engine": ENGINE,
         }
 
@@ -153,6 +155,22 @@ def _rung(name, flips, difference, agreed, *, sufficient, chosen):
         "chosen": chosen,
     }
 
+
+ENGINE_ROW = {
+    "name": "openvino",
+    "rung": "ptq",
+    "precision": "int8",
+    "oracle": False,
+    "accepted": True,
+    "failed_gates": [],
+    "auc": 0.97,
+    "auc_lower_bound": -0.004,
+    "frames": 240,
+    "flips": 3,
+    "harmful_flips": 1,
+    "cam": {"median": 0.99, "p5": 0.95},
+    "size_bytes": 4_300_000,
+}
 
 TITLES = {"ptq": "post-training quantization", "ptq-full": "post-training quantization, histogram ranges, full bias correction"}
 TARGET = Target(
@@ -566,3 +584,23 @@ def test_the_page_comes_from_the_document_alone():
     assert compile_page.render(stored, GOOD.frames) == page
     assert "tiny.edgekit" in page
     assert "private" not in page
+
+
+def test_what_did_not_run_is_said_first():
+    """An artefact of the numerical oracle is not called proven on a device, and has no latency."""
+    jetson = {**ENGINE_ROW, "name": "tensorrt-int8", "oracle": True}
+    refused = {**ENGINE_ROW, "name": "onnxruntime", "accepted": False, "failed_gates": ["flips", "net_harm"], "cam": None}
+    document = changed(
+        GOOD,
+        oracle="the stand-in",
+        engines=[jetson, refused],
+        latency_ms={"p50": None, "p90": None, "p95": None, "p99": None, "max": None, "samples": 0},
+        engine__name="tensorrt-int8",
+    )
+    said = words(compile_page.render(document, GOOD.frames))
+    assert "tensorrt-int8 did not run: what is called “device” on this page was computed by the stand-in" in said
+    assert "to be measured on the device" in said
+    assert "Not measured: tensorrt-int8 does not run on the host of this compile" in said
+    assert "refused: flips, net_harm" in said
+    assert "numerics-checked, not device-verified" in said
+    assert "did not run" not in words(compile_page.render(changed(GOOD), GOOD.frames))

@@ -46,6 +46,7 @@ _SPLITS = {
     "test": "proves the result, looked at once",
 }
 _PERCENTILES = {"p50": "median", "p90": "p90", "p95": "p95", "p99": "p99"}
+_UNMEASURED = "–"
 
 
 def render(
@@ -69,7 +70,9 @@ def render(
         verdict(document),
         _headline(document),
         *_reading(document),
+        *_oracle(document),
         gates_section(document),
+        *engines_section(document),
         figures_section(document),
         difference_section(document),
         *roc_section(document),
@@ -89,12 +92,22 @@ def render(
         _data(document),
         _notes(document),
         stages_section(document),
-        *engines_section(document),
         section("Device and host", columns(target_facts(document), host_facts(document))),
         subtitle=f"Compile report: {document['precision']}, rung {document['rung']}, {document['task']}, source {document['source']}",
         footer=f"edgekit {document['host']['packages']['edgekit']}. Contains patient images: keep it where the images may be kept. "
         "edgekit claims no clearance as a medical device.",
     )
+
+
+def _oracle(document: Document) -> list[Html]:
+    """Says at the top that the engine itself did not run, where it did not."""
+    if not document["oracle"]:
+        return []
+    said = (
+        f"{document['engine']['name']} did not run: what is called “device” on this page was computed by {document['oracle']}. "
+        "It is numerics-checked, not device-verified; edgekit verify on the device compares golden frames."
+    )
+    return [callout("warning", said)]
 
 
 def _headline(document: Document) -> Html:
@@ -111,7 +124,7 @@ def _headline(document: Document) -> Html:
         Figure(label="Changed answers", value=str(len(flips)), detail=f"{share(len(flips) / frames)} of the frames"),
         Figure(
             label="Latency, median",
-            value=UNDEFINED if median is None else milliseconds(median),
+            value=_UNMEASURED if document["oracle"] else UNDEFINED if median is None else milliseconds(median),
             unit="" if median is None else "ms",
             detail="to be measured on the device" if document["oracle"] else "on the compile's host, no other device",
         ),

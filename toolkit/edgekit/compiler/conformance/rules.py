@@ -23,7 +23,7 @@ from edgekit.compiler.conformance import (
 )
 from edgekit.compiler.conformance.finding import SEVERITIES, Finding, Rule
 from edgekit.compiler.conformance.view import GraphView
-from edgekit.compiler.load.onnx_file import _read as read_onnx
+from edgekit.compiler.load.onnx_file import read_onnx
 from edgekit.errors import CatalogError, MissingEngineError, ModelError
 
 RULES: Mapping[str, Rule] = {

@@ -252,11 +252,7 @@ class Manifest:
             raise ValueError(f"security_version must be between 0 and {MAX_SECURITY_VERSION}, not {self.security_version}")
         _check_unique("compatible", self.compatible)
         _check_unique("engines", [engine.name for engine in self.engines])
-        if self.accepted and not (self.acceptance and all(gate.passed for gate in self.acceptance)):
-            raise ValueError("accepted is true, but a gate was not passed, or there is none")
-        for engine in self.engines[1:]:
-            if self.accepted and not (engine.acceptance and all(gate.passed for gate in engine.acceptance)):
-                raise ValueError(f"accepted is true, but the engine {engine.name!r} has a gate that was not passed, or none")
+        self._check_proof()
         if (self.cam is None) == (not self.cam_reason):
             raise ValueError("cam_reason says why there is no map: it is empty exactly when there is one")
         for source, digest in self.sources.items():
@@ -265,6 +261,15 @@ class Manifest:
         self._check_outputs()
         if self.members:
             self._check_members()
+
+    def _check_proof(self) -> None:
+        if self.accepted and not (self.acceptance and all(gate.passed for gate in self.acceptance)):
+            raise ValueError("accepted is true, but a gate was not passed, or there is none")
+        if self.engines[0].acceptance or self.engines[0].temperature is not None:
+            raise ValueError("gates and temperature of the first engine are the manifest's own; they stand there and nowhere else")
+        for engine in self.engines[1:]:
+            if self.accepted and not (engine.acceptance and all(gate.passed for gate in engine.acceptance)):
+                raise ValueError(f"accepted is true, but the engine {engine.name!r} has a gate that was not passed, or none")
 
     def _check_outputs(self) -> None:
         for engine in self.engines:

@@ -59,7 +59,7 @@ def test_an_unproven_engine_is_in_no_accepted_bundle(gates):
 
 
 def test_a_gate_that_too_few_frames_could_not_show_is_let_through_as_in_the_first():
-    """ "Not demonstrated" is a status of its own, for every engine alike."""
+    """Not demonstrated is a status of its own, for every engine alike."""
     assert read(table(acceptance=[UNSHOWN])).engines[1].acceptance[0].status == "not demonstrated"
 
 

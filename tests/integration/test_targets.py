@@ -1,0 +1,225 @@
+"""Whole compiles for targets whose engines are not OpenVINO: what runs here runs, what does not is proven in the oracle, and several engines share a bundle."""
+# ruff: noqa: TID253 - reads what was written
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import onnx
+import pytest
+from compile_builders import write_project
+
+from edgekit.bundle.manifest import EngineSpec
+from edgekit.bundle.reader import open_bundle
+from edgekit.catalog.recipe import load_recipe
+from edgekit.catalog.target import load_target
+from edgekit.compiler import conformance, oracle
+from edgekit.compiler.pipeline import compile_recipe
+from edgekit.compiler.progress import Silent
+from edgekit.compiler.quantize.qdq import build
+from edgekit.runtime import selftest
+from edgekit.runtime.classifier import Classifier
+
+JETSONS = ("jetson-orin-nano-8gb", "jetson-xavier-nx")
+HERE = "x86-64-onnxruntime"
+TARGETS = (*JETSONS, HERE)
+everyone = pytest.mark.parametrize("target", TARGETS)
+jetsons = pytest.mark.parametrize("target", JETSONS)
+
+
+def compiled(project, target, *settings, name=None, workdir=None):
+    recipe = load_recipe(project.recipe, settings=(f'targets=["{target}"]', *settings))
+    out = project.folder / f"{name or target}.edgekit"
+    (result,) = compile_recipe(recipe, out=out, workdir=workdir or project.workdir, progress=Silent())
+    return result
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return write_project(tmp_path_factory.mktemp("targets"))
+
+
+@pytest.fixture(scope="module")
+def results(project):
+    """A compile for every target, with one work folder."""
+    return {target: compiled(project, target) for target in TARGETS}
+
+
+def logits_in_oracle(bundle, spec: EngineSpec, tensors):
+    members = {name: bundle.members[name] for name in spec.files.values()}
+    engine = oracle.open_oracle(spec, members)
+    return np.stack([engine.infer(np.ascontiguousarray(tensor[None])).logits for tensor in tensors])
+
+
+@everyone
+def test_a_bundle_has_every_engine_of_its_target(results, target):
+    """In the target's order, each with a file, golden logits and a tolerance of its own; the first with the bundle's gates, the others with their own."""
+    result = results[target]
+    assert result.accepted
+    manifest = open_bundle(result.bundle).manifest
+    assert [engine.name for engine in manifest.engines] == [choice.name for choice in load_target(target).engines]
+    assert [engine.settings for engine in manifest.engines] == [dict(choice.settings) for choice in load_target(target).engines]
+    assert set(manifest.golden.logits) == set(manifest.golden.tolerance) == {engine.name for engine in manifest.engines}
+    assert len(set(manifest.golden.logits.values())) == len(manifest.engines)
+    assert manifest.acceptance
+    assert manifest.engines[0].acceptance == ()
+    for engine in manifest.engines[1:]:
+        assert {gate.name for gate in engine.acceptance} == {gate.name for gate in manifest.acceptance}
+        assert all(gate.passed for gate in engine.acceptance)
+
+
+@everyone
+def test_golden_logits_are_those_of_each_engines_own_file(results, target):
+    """Computed anew from the bundle's bytes."""
+    bundle = open_bundle(results[target].bundle)
+    tensors = bundle.load_array(bundle.manifest.golden.frames)
+    found = {}
+    for spec in bundle.manifest.engines:
+        expected = bundle.load_array(bundle.manifest.golden.logits[spec.name])
+        found[spec.name] = logits_in_oracle(bundle, spec, tensors)
+        exactly = 1e-5 if spec.name != "onnxruntime" or target != HERE else bundle.manifest.golden.tolerance[spec.name]
+        np.testing.assert_allclose(found[spec.name], expected, atol=exactly)
+    if len(found) > 1:
+        assert np.abs(found["tensorrt-int8"] - found["tensorrt-fp16"]).max() > 1e-4
+
+
+@jetsons
+def test_what_tensorrt_gets_conforms_to_every_version_of_the_target(results, target):
+    """Opset, types and roundings: no finding that TensorRT refuses a graph for, in either file."""
+    profile = load_target(target)
+    bundle = open_bundle(results[target].bundle)
+    for spec in bundle.manifest.engines[:2]:
+        proto = onnx.load_model_from_string(bytes(bundle.members[spec.files["onnx"]]))
+        onnx.checker.check_model(proto, full_check=True)
+        assert [entry.version for entry in proto.opset_import] == [profile.tensorrt.opset]
+        assert [finding for finding in conformance.check(proto, profile) if finding.severity == "error"] == []
+        assert any(node.op_type == "QuantizeLinear" for node in proto.graph.node) == (spec.name == "tensorrt-int8")
+
+
+@jetsons
+def test_what_did_not_run_is_not_timed_and_is_said(results, target, project):
+    """No latency anywhere in the report, and the page says who computed what it shows."""
+    document = results[target].document
+    assert document["oracle"] == oracle.TITLE
+    assert set(document["latency_ms"].values()) == {None, 0}
+    assert [step["latency_ms"] for step in document["steps"]] == [None] * len(document["steps"])
+    assert [row["oracle"] for row in document["engines"]][:2] == [True, True]
+    page = results[target].outputs.report_html.read_text()
+    assert oracle.TITLE in page
+    assert not re.search(r"\d\s*ms\b", page)
+    assert json.loads(results[target].outputs.report_json.read_text()) == document
+    assert str(project.folder) not in open_bundle(results[target].bundle).members["report/summary.json"].tobytes().decode()
+
+
+@everyone
+def test_the_report_tells_of_every_engine(results, target):
+    """Rung, precision, verdict and figures by engine, in the document and on the page."""
+    rows = results[target].document["engines"]
+    assert [row["name"] for row in rows] == [choice.name for choice in load_target(target).engines]
+    assert all(row["accepted"] and row["frames"] == rows[0]["frames"] > 0 for row in rows)
+    precisions = {row["name"]: (row["precision"], row["rung"]) for row in rows}
+    assert precisions.get("tensorrt-int8", ("int8", "ptq")) == ("int8", "ptq")
+    assert precisions.get("tensorrt-fp16", ("fp16", "float")) == ("fp16", "float")
+    page = results[target].outputs.report_html.read_text()
+    if len(rows) > 1:
+        assert all(row["name"] in page for row in rows)
+
+
+def test_what_runs_here_is_timed_and_answers(results, project):
+    """The bundle for ONNX Runtime opens as on a device, passes its own golden frames and is timed; no oracle is named."""
+    result = results[HERE]
+    assert result.document["oracle"] is None
+    assert result.document["latency_ms"]["p50"] > 0
+    bundle = open_bundle(result.bundle)
+    assert [check.status for check in selftest.run(bundle)] == ["PASS"]
+    from PIL import Image
+
+    prediction = Classifier(bundle).predict(np.asarray(Image.open(project.frame).convert("L")))
+    assert prediction.engine == "onnxruntime"
+    assert sum(prediction.probabilities.values()) == pytest.approx(1)
+    assert prediction.cam is not None
+    assert oracle.TITLE not in result.outputs.report_html.read_text()
+
+
+def test_the_same_recipe_gives_the_same_bytes(results, project):
+    """From the cache and made anew alike, for a target with all three files."""
+    target = JETSONS[0]
+    first = results[target].bundle.read_bytes()
+    assert compiled(project, target, name=f"again-{target}").bundle.read_bytes() == first
+    fresh = project.folder / f"fresh-{target}"
+    assert compiled(project, target, name=f"fresh-{target}", workdir=fresh).bundle.read_bytes() == first
+
+
+def spoiled(only):
+    """`build.write` that turns the answers of graphs of one kind around."""
+    write = build.write
+
+    def turned(model, writing, path, *rest):
+        wide = write(model, writing, path, *rest)
+        proto = onnx.load(path)
+        rounded = any(node.op_type == "QuantizeLinear" for node in proto.graph.node)
+        kind = "onnxruntime" if rounded and writing.opset is None else "int8" if rounded else "fp16" if writing.opset else "f32"
+        if kind == only:
+            for item in proto.graph.initializer:
+                if item.name.startswith("cam_head/") and len(item.dims) == 4:
+                    values = -np.array(onnx.numpy_helper.to_array(item))
+                    item.CopyFrom(onnx.numpy_helper.from_array(values, item.name))
+            path.write_bytes(proto.SerializeToString(deterministic=True))
+        return wide
+
+    return turned
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("fp16", "tensorrt-fp16"), ("onnxruntime", "onnxruntime")])
+def test_a_further_engine_that_the_gates_refuse_stays_out(project, tmp_path, monkeypatch, kind, refused):
+    """The bundle is accepted for the others; of the refused one there is neither a file nor a golden answer, and the report says which gates it failed."""
+    monkeypatch.setattr(build, "write", spoiled(kind))
+    # Float32 stands in for a rung that is refused: what is left then is right.
+    monkeypatch.setattr("edgekit.compiler.dialects.base.Dialect.ladder", lambda _, rungs: tuple(rung for rung in rungs if rung != "float"))
+    result = compiled(project, JETSONS[0], "accept.max_flips=0.2", name=f"without-{kind}", workdir=tmp_path / "work")
+    assert result.accepted
+    manifest = open_bundle(result.bundle).manifest
+    names = [engine.name for engine in manifest.engines]
+    assert names == [choice.name for choice in load_target(JETSONS[0]).engines if choice.name != refused]
+    assert set(manifest.golden.logits) == set(names)
+    assert not [member for member in manifest.members if refused in member]
+    row = next(row for row in result.document["engines"] if row["name"] == refused)
+    assert not row["accepted"]
+    assert "flips" in row["failed_gates"]
+    assert refused in result.outputs.report_html.read_text()
+
+
+def test_a_first_engine_that_the_gates_refuse_leaves_no_bundle(project, tmp_path, monkeypatch):
+    """However good the others are: a bundle is made for its first engine."""
+    monkeypatch.setattr(build, "write", spoiled("int8"))
+    result = compiled(project, JETSONS[0], "accept.max_flips=0.2", name="refused", workdir=tmp_path / "work")
+    assert not result.accepted
+    assert result.bundle is None
+    assert not (project.folder / "refused.edgekit").exists()
+    assert [row["accepted"] for row in result.document["engines"]] == [False, True, True]
+
+
+def test_a_refused_first_engine_is_marked_where_refusal_is_not_enforced(project, tmp_path, monkeypatch):
+    """Written, and not accepted; engines that passed keep their own gates."""
+    monkeypatch.setattr(build, "write", spoiled("int8"))
+    settings = ("accept.max_flips=0.2", "accept.enforce=false")
+    result = compiled(project, JETSONS[0], *settings, name="marked", workdir=tmp_path / "work")
+    manifest = open_bundle(result.bundle).manifest
+    assert not manifest.accepted
+    assert not all(gate.passed for gate in manifest.acceptance)
+    assert all(gate.passed for engine in manifest.engines[1:] for gate in engine.acceptance)
+
+
+def test_several_targets_are_a_bundle_each(project, results):
+    """One recipe, one call; what each holds is what it holds alone."""
+    recipe = load_recipe(project.recipe, settings=(f"targets={json.dumps(TARGETS[:2])}",))
+    made = compile_recipe(recipe, out=project.folder / "several", workdir=project.workdir, progress=Silent())
+    for target, result in zip(TARGETS[:2], made, strict=True):
+        assert result.bundle.name == f"tiny-phantom-{target}.edgekit"
+        members = open_bundle(result.bundle).manifest.members
+        alone = open_bundle(results[target].bundle).manifest.members
+        assert {name: members[name] for name in members if name.startswith("model/")} == {
+            name: alone[name] for name in alone if name.startswith("model/")
+        }

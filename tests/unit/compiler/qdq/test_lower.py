@@ -89,7 +89,7 @@ def enlarged(**attributes):
 
 SAME = {
     "gelu": lambda s, x: s.add("Gelu", [x], "gelu"),
-    "gelu-tanh": lambda s, x: s.add("Gelu", [x], "gelu", approximate="tanh"),
+    "gelu-tanh": lambda s, x: s.add("Gelu", [s.conv(x, "wide", 16, 16, weight=s.noise(16, 16, 3, 3) * 3)], "gelu", approximate="tanh"),
     "layer-normalization": normalized(),
     "layer-normalization-without-bias": normalized(bias=False, epsilon=1e-3),
     "layer-normalization-over-two-axes": normalized(axis=1),
@@ -126,7 +126,7 @@ def test_the_older_graph_answers_as_the_newer(make, opset, without):
     onnx.checker.check_model(proto, full_check=True)
     assert not {"Gelu" if opset < 20 else "", *without} & {item.op_type for item in proto.graph.node}
     for before, after in zip(run(sketch.model(), frames(3)), run(model, frames(3)), strict=True):
-        np.testing.assert_allclose(after, before, atol=2e-5 * np.abs(before).max())
+        np.testing.assert_allclose(after, before, atol=4e-6 * np.abs(before).max())
 
 
 def test_a_whole_transformer_for_an_engine_without_layer_normalization():

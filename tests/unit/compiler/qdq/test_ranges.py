@@ -31,11 +31,12 @@ def test_zero_is_an_integer(low, high, unsigned, method):
     assert scale.scale == float(np.float32(scale.scale)) > 0
 
 
-@given(low=magnitudes, high=magnitudes, unsigned=st.booleans())
-def test_extremes_keep_everything_to_half_a_step(low, high, unsigned):
-    """What was seen comes back within half a step, and a step for the moved zero point."""
-    scale = choose(seen_of([-low, high]), "extremes", unsigned=unsigned, half=False)
-    values = np.linspace(-low, high, 101)
+@given(low=magnitudes, high=magnitudes, signs=st.sampled_from([(-1, 1), (1, 1), (-1, -1)]), unsigned=st.booleans())
+def test_extremes_keep_everything_to_half_a_step(low, high, signs, unsigned):
+    """What was seen comes back within half a step, and a step for the moved zero point, also where 0 is far outside of it."""
+    ends = signs[0] * low, signs[1] * high
+    scale = choose(seen_of(ends), "extremes", unsigned=unsigned, half=False)
+    values = np.linspace(*ends, 101)
     assert np.abs(round_with(values, scale) - values).max() <= (1.0 if unsigned else 0.5) * scale.scale * (1 + 1e-5)
 
 

@@ -308,6 +308,9 @@ _DOCUMENT = {
             "harmful_flips": 1,
             "cam": {"median": 0.99, "p5": 0.95},
             "size_bytes": 4_300_000,
+            "reason": "",
+            "float32_operators": 0,
+            "findings": [],
         }
     ],
     "latency_ms": {"p50": 1.4, "p90": 1.5, "p95": 1.6, "p99": 1.9, "max": 3.5, "samples": 861},

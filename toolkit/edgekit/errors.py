@@ -51,6 +51,10 @@ class TargetError(EdgekitError):
     """This device cannot do what was asked; choose another device, engine or bundle."""
 
 
+class NotFiniteError(TargetError):
+    """A model answered with NaN or infinite logits, which are no answer."""
+
+
 class MissingEngineError(EdgekitError):
     """A library that is needed here is not installed; the installer must act."""
 

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from onnx import helper
 from qdq_builders import Sketch, frames, plain, quantize_linear, residual
 
 from edgekit.bundle.manifest import EngineSpec
-from edgekit.compiler.oracle import open_oracle
+from edgekit.compiler.oracle import open_oracle, write_out_halves
 from edgekit.compiler.progress import Silent
 from edgekit.compiler.quantize.qdq import build
 from edgekit.compiler.quantize.qdq.rules import RULES
+from edgekit.compiler.quantize.qdq.run import open_session
 from edgekit.errors import BundleError
 
 SPEC = EngineSpec(
@@ -99,3 +101,53 @@ def test_another_number_of_outputs_is_refused():
     """The manifest's number must be the graph's, here as on the device."""
     with pytest.raises(BundleError, match="2 logits"):
         opened(plain().model(), outputs=2)
+
+
+def halves(*nodes, constant):
+    """A graph of float16 between two casts; `frame` is float32 (1, 4)."""
+    cast_in, cast_out = helper.make_node("Cast", ["frame"], ["x"], to=10), helper.make_node("Cast", ["z"], ["logits"], to=1)
+    shape = [helper.make_tensor_value_info(name, 1, [1, 4]) for name in ("frame", "logits")]
+    stored = onnx.numpy_helper.from_array(np.array(constant, np.float16), "k")
+    graph = helper.make_graph([cast_in, *nodes, cast_out], "halves", shape[:1], shape[1:], [stored])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    return onnx.shape_inference.infer_shapes(model).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constant", "frame", "expected"),
+    [
+        ((("Mul", "x", "k", "y"), ("Div", "y", "k", "z")), 300, 300, np.inf),
+        ((("Add", "x", "k", "y"), ("Sub", "y", "x", "z")), 1, 2048, 0),
+        ((("Mul", "x", "k", "y"), ("Mul", "y", "k", "z")), 1e-4, 1e-4, 0),
+    ],
+    ids=["overflows", "is-absorbed", "vanishes"],
+)
+def test_float16_is_rounded_between_operators(nodes, constant, frame, expected):
+    """Left to itself ONNX Runtime computes a chain of float16 operators in float32 on a CPU, and shows no overflow."""
+    made = [helper.make_node(kind, [first, second], [out]) for kind, first, second, out in nodes]
+    content = halves(*made, constant=constant)
+    answers = [
+        open_session(graph, optimize=False).run(None, {"frame": np.full((1, 4), frame, np.float32)})[0]
+        for graph in (content, write_out_halves(content))
+    ]
+    assert np.isfinite(answers[0]).all()
+    assert (answers[1] == expected).all()
+
+
+def test_weights_and_integers_go_through_float16_too():
+    """What a DequantizeLinear of float16 restores is a float16."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "k", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "k", "zero"], ["z"]),
+    ]
+    model = onnx.load_from_string(halves(*nodes, constant=0.1))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.int8), "zero"))
+    content = onnx.shape_inference.infer_shapes(model).SerializeToString()
+    found = open_session(write_out_halves(content), optimize=False).run(None, {"frame": np.full((1, 4), 3.0, np.float32)})[0]
+    assert (found == np.float32(np.float16(np.float32(30) * np.float32(np.float16(0.1))))).all()
+
+
+def test_what_has_no_float16_is_left_alone():
+    """The same bytes."""
+    content = one_convolution(1.0)
+    assert write_out_halves(content) == content

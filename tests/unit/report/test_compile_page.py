@@ -170,6 +170,9 @@ ENGINE_ROW = {
     "harmful_flips": 1,
     "cam": {"median": 0.99, "p5": 0.95},
     "size_bytes": 4_300_000,
+    "reason": "",
+    "float32_operators": 0,
+    "findings": [],
 }
 
 TITLES = {"ptq": "post-training quantization", "ptq-full": "post-training quantization, histogram ranges, full bias correction"}
@@ -588,12 +591,14 @@ def test_the_page_comes_from_the_document_alone():
 
 def test_what_did_not_run_is_said_first():
     """An artefact of the numerical oracle is not called proven on a device, and has no latency."""
-    jetson = {**ENGINE_ROW, "name": "tensorrt-int8", "oracle": True}
+    findings = [{"rule": "F4", "severity": "warning"}, {"rule": "S1", "severity": "info"}]
+    jetson = {**ENGINE_ROW, "name": "tensorrt-int8", "oracle": True, "findings": findings, "float32_operators": 2}
+    missing = {**ENGINE_ROW, "name": "tensorrt-fp16", "reason": "an operator is not there", "accepted": False}
     refused = {**ENGINE_ROW, "name": "onnxruntime", "accepted": False, "failed_gates": ["flips", "net_harm"], "cam": None}
     document = changed(
         GOOD,
         oracle="the stand-in",
-        engines=[jetson, refused],
+        engines=[jetson, missing, refused],
         latency_ms={"p50": None, "p90": None, "p95": None, "p99": None, "max": None, "samples": 0},
         engine__name="tensorrt-int8",
     )
@@ -602,5 +607,7 @@ def test_what_did_not_run_is_said_first():
     assert "to be measured on the device" in said
     assert "Not measured: tensorrt-int8 does not run on the host of this compile" in said
     assert "refused: flips, net_harm" in said
+    assert "warnings of the rules F4; 2 operators in float32" in said
+    assert "left out: an operator is not there" in said
     assert "numerics-checked, not device-verified" in said
     assert "did not run" not in words(compile_page.render(changed(GOOD), GOOD.frames))

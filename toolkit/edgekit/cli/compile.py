@@ -71,9 +71,7 @@ def print_result(result: Finished) -> None:
     say(_map(cam))
     timing = document["latency_ms"]
     for row in document["engines"] if len(document["engines"]) > 1 else ():
-        say(
-            f"  {row['name']}: rung {row['rung']}, {row['flips']} of {row['frames']} answers changed, {'accepted' if row['accepted'] else 'refused, not in the bundle'}"
-        )
+        say(f"  {_engine(row)}")
     if document["oracle"]:
         say(
             f"  {document['engine']['name']} does not run here: proven with {document['oracle']}; on the device run edgekit build, then edgekit verify"
@@ -84,6 +82,13 @@ def print_result(result: Finished) -> None:
         verdict = "accepted" if result.accepted else "NOT ACCEPTED, written because enforce = false"
         say(f"  bundle: {result.bundle} ({document['size_bytes'] / 1e6:.1f} MB, {verdict})")
     say(f"  report: {result.outputs.report_html}")
+
+
+def _engine(row: dict[str, Any]) -> str:
+    if row["reason"]:
+        return f"{row['name']}: left out, {row['reason']}"
+    verdict = "accepted" if row["accepted"] else f"refused ({', '.join(row['failed_gates'])}), not in the bundle"
+    return f"{row['name']}: rung {row['rung']}, {row['flips']} of {row['frames']} answers changed, {verdict}"
 
 
 def _map(cam: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ from edgekit.compiler.stages.measure import Measured, MeasureStage
 from edgekit.compiler.stages.quantize import Artefact
 from edgekit.compiler.stages.rank import Ranking
 from edgekit.compiler.workspace import Workspace
-from edgekit.errors import CatalogError, nearest
+from edgekit.errors import CatalogError, NotFiniteError, nearest
 from edgekit.schema.decode import encode
 
 RANKING_FRAMES = 32
@@ -99,8 +99,14 @@ class Attempts:
         elif reason := self._bench.dialect.why_not(rung, self._bench.graph):
             yield Skipped(rung=rung, reason=reason)
         else:
-            artefact = self.artefact(rung)
-            yield Variant(artefact=artefact, measured=self.measure(artefact, f"{rung} on val"))
+            yield self.attempt(rung, self.artefact(rung), f"{rung} on val")
+
+    def attempt(self, rung: Rung, artefact: Artefact, label: str, *, variant: str = "") -> Variant | Skipped:
+        """An artefact with what it answers on `val`; one whose answers are no numbers counts as not tried."""
+        try:
+            return Variant(label=variant, artefact=artefact, measured=self.measure(artefact, label))
+        except NotFiniteError as error:
+            return Skipped(rung=rung, reason=f"{variant}: {error.message}" if variant else error.message)
 
     def artefact(self, rung: Rung, float_layers: Sequence[str] = ()) -> Artefact:
         """The artefact of a rung, with some layers left in float32."""
@@ -142,7 +148,7 @@ class Attempts:
                 made, fallback={"base": base, "base_error": ranking.error, "layers": [encode(layer) for layer in left]}
             )
             label = f"{base} with {_layers(count)} in float32"
-            yield Variant(label=label, artefact=artefact, measured=self.measure(artefact, f"{label} on val"))
+            yield self.attempt("float-fallback", artefact, f"{label} on val", variant=label)
 
     def _rank(self, base: Rung) -> Ranking:
         bench = self._bench

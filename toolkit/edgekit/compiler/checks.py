@@ -59,6 +59,12 @@ def check_machine(target: Target, recipe: Recipe) -> None:
         quantizes = any(RUNGS[rung].quantize for rung in recipe.compress.quantize.ladder)
         if choice.name == "openvino" and quantizes and importlib.util.find_spec("nncf") is None:
             raise MissingEngineError("NNCF is not installed", hint="install the extra: edgekit-toolkit[compile]")
+        dialect.ladder(recipe.compress.quantize.ladder)
+    if dialect_of(target).oracle and recipe.accept.max_latency_ms is not None:
+        raise TargetError(
+            f"[accept] max_latency_ms is about {target.name}, whose latency cannot be measured on this machine",
+            hint='leave it out; on the device, edgekit profile BUNDLE --fail-if "latency_ms.p99 > …" measures it',
+        )
     if dialect_of(target).oracle and (recipe.compress.prune is not None or recipe.compress.search):
         raise TargetError(
             f"[compress] prune and search decide by the latency on {target.name}, which cannot be measured on this machine",

@@ -20,7 +20,7 @@ from edgekit.compiler.dialects.base import Dialect
 from edgekit.compiler.oracle import TITLE
 from edgekit.compiler.prepare import source_digests
 from edgekit.compiler.progress import Progress
-from edgekit.compiler.proof import Proving
+from edgekit.compiler.proof import Proving, missing_row
 from edgekit.compiler.stages.measure import Measured
 from edgekit.compiler.workspace import Workspace
 from edgekit.errors import ModelError
@@ -66,13 +66,16 @@ class Finished:
     document: dict[str, Any]
 
 
-def finish(provings: Sequence[Proving], outputs: Outputs, workspace: Workspace, progress: Progress) -> Finished:
+def finish(
+    provings: Sequence[Proving], left_out: Mapping[str, str], outputs: Outputs, workspace: Workspace, progress: Progress
+) -> Finished:
     """Writes the bundle where it may be written, and the report in any case.
 
     A bundle is drafted first, opened as a device would and timed, where this machine can; the budgets of latency and size are held against that draft.
 
     Args:
-        provings: One an engine of the target, in its order. The first decides; of the others those are packed that the gates accept.
+        provings: One an engine of the target. The first decides; of the others those are packed that the gates accept.
+        left_out: Name of an engine that nothing could be made for, to the reason.
         outputs: Where to.
         workspace: Knows what the stages cost.
         progress: Told of the rest.
@@ -99,7 +102,7 @@ def finish(provings: Sequence[Proving], outputs: Outputs, workspace: Workspace, 
         "bundles": [str(outputs.bundle)] if written else [],
         "size_bytes": len(content),
         "steps": made,
-        "engines": [found.engine_row() for found in provings],
+        "engines": [*(found.engine_row() for found in provings), *(missing_row(name, reason) for name, reason in left_out.items())],
         "stages": [encode(record) for record in workspace.records],
         **timed,
     }

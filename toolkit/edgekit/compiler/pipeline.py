@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.bundle.writer import check_writable
@@ -31,12 +32,13 @@ from edgekit.compiler.prepare import Prepared, prepare
 from edgekit.compiler.processes import launched
 from edgekit.compiler.progress import Progress, Silent
 from edgekit.compiler.proof import Candidate, Proving, Side
+from edgekit.compiler.quantize.rungs import POST_TRAINING
 from edgekit.compiler.stages.explain import ExplainedGraph
 from edgekit.compiler.stages.qat import make_artefact
 from edgekit.compiler.stages.quantize import Artefact
 from edgekit.compiler.threads import let_idle_threads_sleep
 from edgekit.compiler.workspace import Stage, Workspace
-from edgekit.errors import CatalogError
+from edgekit.errors import CatalogError, ModelError, TargetError
 
 
 def compile_recipe(recipe: Recipe, *, out: Path | None, workdir: Path, progress: Progress) -> list[Finished]:
@@ -69,9 +71,9 @@ def compile_recipe(recipe: Recipe, *, out: Path | None, workdir: Path, progress:
     prepared = prepare(recipe, workspace, told)
     results = []
     for target, planned in zip(targets, outputs, strict=True):
-        provings = prove_target(prepared, target, workspace, told)
+        proven = prove_target(prepared, target, workspace, told)
         if processes.is_main:
-            results.append(finish(provings, planned, workspace, told))
+            results.append(finish(proven.provings, proven.left_out, planned, workspace, told))
     return results
 
 
@@ -86,20 +88,48 @@ def plan_outputs(recipe: Recipe, target: str, out: Path | None) -> Outputs:
     return Outputs.beside((out or Path.cwd()) / f"{name}.edgekit")
 
 
-def prove_target(prepared: Prepared, target: Target, workspace: Workspace, progress: Progress) -> list[Proving]:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Proven:
+    """What a target came to.
+
+    Attributes:
+        provings: One an engine, the one that leads the bundle first.
+        left_out: Name of an engine that nothing could be made for, to the reason.
+    """
+
+    provings: tuple[Proving, ...]
+    left_out: dict[str, str]
+
+
+def prove_target(prepared: Prepared, target: Target, workspace: Workspace, progress: Progress) -> Proven:
     """Compresses for a target, and quantizes and judges for each of its engines."""
-    dialects = [dialect_of(target, choice) for choice in target.engines]
-    first = teacher_side(prepared, dialects[0], workspace, progress)
-    compressed = compress(prepared, dialects[0], workspace, progress)
-    provings = [prove(prepared, compressed, dialects[0], first, workspace, progress)]
-    # An engine that stands in for another has to answer right before it answers fast: float32 is its last rung.
-    standing_in = dataclasses.replace(compressed, ladder=tuple(dict.fromkeys((*compressed.ladder, "float"))))
-    for dialect in dialects[1:]:
-        teacher = teacher_side(prepared, dialect, workspace, progress)
-        provings.append(prove(prepared, standing_in, dialect, teacher, workspace, progress))
-        if not provings[-1].accepted:
-            progress.note(f"{dialect.choice.name} is refused by the gates and stays out of the bundle")
-    return provings
+    first, *others = (dialect_of(target, choice) for choice in target.engines)
+    teacher = teacher_side(prepared, first, workspace, progress)
+    compressed = compress(prepared, first, workspace, progress)
+    provings = [prove(prepared, compressed, first, teacher, workspace, progress)]
+    # An engine that stands in for another has to answer right before it answers fast: float32 is its last rung, and nothing is trained for it.
+    rungs = tuple(rung for rung in compressed.ladder if rung in POST_TRAINING)
+    left_out: dict[str, str] = {}
+    for dialect in others:
+        standing_in = compressed if _same_library(dialect, first) else dataclasses.replace(compressed, ladder=(*rungs, "float"))
+        try:
+            own = teacher_side(prepared, dialect, workspace, progress)
+            provings.append(prove(prepared, standing_in, dialect, own, workspace, progress))
+        except (CatalogError, ModelError, TargetError) as error:
+            left_out[dialect.choice.name] = error.message
+            progress.note(f"{dialect.choice.name} stays out of the bundle: {error.message}")
+    lead = next((found for found in provings if found.accepted and _same_library(found.candidate.dialect, first)), provings[0])
+    for found in provings:
+        if not found.accepted:
+            progress.note(f"{found.candidate.dialect.choice.name} is refused by the gates and stays out of the bundle")
+    if lead is not provings[0]:
+        progress.note(f"{lead.candidate.dialect.choice.name} leads the bundle in its place")
+    return Proven(provings=(lead, *(found for found in provings if found is not lead)), left_out=left_out)
+
+
+def _same_library(one: Dialect, other: Dialect) -> bool:
+    """Whether two engines are precisions of one: a bundle that was asked for on a GPU is not led by the CPU's."""
+    return one.choice.name.partition("-")[0] == other.choice.name.partition("-")[0]
 
 
 def teacher_side(prepared: Prepared, dialect: Dialect, workspace: Workspace, progress: Progress) -> Side:
@@ -167,7 +197,7 @@ def _attempts(prepared: Prepared, dialect: Dialect, workspace: Workspace, compre
             return dialect.trained(graph, prepared.calibration)
 
         trained = make_artefact(found.qat(dialect.integers), write, workspace)
-        yield Variant(artefact=trained, measured=attempts.measure(trained, "qat on val"))
+        yield attempts.attempt("qat", trained, "qat on val")
 
     attempts = Attempts(bench, workspace, others={"qat": qat})
     return attempts

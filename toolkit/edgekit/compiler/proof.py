@@ -107,6 +107,7 @@ class Proving:
     def engine_row(self) -> dict[str, Any]:
         """What an engine of the target came to, for the report."""
         found, chosen = self.acceptance, self.candidate.chosen
+        facts = chosen.artefact.facts
         teacher = self.candidate.teacher.test
         return {
             "name": self.candidate.dialect.choice.name,
@@ -122,6 +123,9 @@ class Proving:
             "harmful_flips": len(found.flips.harmful),
             "cam": None if teacher is None else map_likeness(teacher, self.candidate.test),
             "size_bytes": chosen.artefact.size_bytes,
+            "reason": "",
+            "float32_operators": facts.get("float32_operators"),
+            "findings": facts.get("findings", []),
         }
 
     @property
@@ -295,6 +299,22 @@ class Proving:
             pair = [overlay.render(frame, _evidence_for(measured, index, column), box=box, scale=cam.scale) for measured, column in shown]
             drawn[self.split.samples[index].file] = (pair[0], pair[1])
         return drawn
+
+
+def missing_row(name: str, reason: str) -> dict[str, Any]:
+    """An engine that nothing could be made for, with the keys of `Proving.engine_row`."""
+    figures = dict.fromkeys(("auc", "auc_lower_bound", "frames", "flips", "harmful_flips", "cam", "size_bytes", "float32_operators"))
+    return {
+        "name": name,
+        "rung": "",
+        "precision": "",
+        "oracle": False,
+        "accepted": False,
+        "failed_gates": [],
+        **figures,
+        "reason": reason,
+        "findings": [],
+    }
 
 
 def _picture(split: PreparedSplit, index: int) -> Picture:

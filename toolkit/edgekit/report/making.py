@@ -75,28 +75,52 @@ def engines_section(document: Document) -> list[Html]:
     rows = document["engines"]
     if len(rows) < 2 and not document["oracle"]:
         return []
-    cells = [
-        (
-            element("strong", row["name"]),
-            row["rung"],
-            row["precision"],
-            _of(row["flips"], row["frames"]),
-            str(row["harmful_flips"]),
-            decimal(row["auc"], 4),
-            f"{decimal(row['cam']['median'])}, {decimal(row['cam']['p5'])}" if row["cam"] else UNDEFINED,
-            "the oracle" if row["oracle"] else "the engine",
-            "accepted" if row["accepted"] else f"refused: {', '.join(row['failed_gates'])}",
-        )
-        for row in rows
-    ]
+    cells = [_engine(row) for row in rows]
     note = "In the order they are tried on the device. Each has its own artefact, judged on test by the same gates; what is refused is not in the bundle."
     if document["oracle"]:
         note += (
             f" Where an engine does not run on the host of the compile, its artefact was run by {document['oracle']}: numerics-checked, not "
             "device-verified. edgekit verify on the device compares golden frames."
         )
-    header = ["engine", "rung", "precision", "changed", "harmful", "AUC", "map against FP32: median, p5", "proven with", "result"]
+    header = [
+        "engine",
+        "rung",
+        "precision",
+        "changed",
+        "harmful",
+        "AUC",
+        "map against FP32: median, p5",
+        "proven with",
+        "result",
+        "to know",
+    ]
     return [section("Engines", table(header, cells), note=note)]
+
+
+def _engine(row: Document) -> tuple[Content, ...]:
+    if row["reason"]:
+        return (element("strong", row["name"]), *([UNDEFINED] * 7), f"left out: {row['reason']}", "")
+    return (
+        element("strong", row["name"]),
+        row["rung"],
+        row["precision"],
+        _of(row["flips"], row["frames"]),
+        str(row["harmful_flips"]),
+        decimal(row["auc"], 4),
+        f"{decimal(row['cam']['median'])}, {decimal(row['cam']['p5'])}" if row["cam"] else UNDEFINED,
+        "the oracle" if row["oracle"] else "the engine",
+        "accepted" if row["accepted"] else f"refused: {', '.join(row['failed_gates'])}",
+        _to_know(row),
+    )
+
+
+def _to_know(row: Document) -> str:
+    """What the conformance rules warn of, and what stayed out of float16."""
+    warned = sorted({finding["rule"] for finding in row["findings"] if finding["severity"] == "warning"})
+    said = [f"warnings of the rules {', '.join(warned)}"] if warned else []
+    if row["float32_operators"]:
+        said.append(f"{count(row['float32_operators'], 'operator')} in float32, whose values float16 cannot hold")
+    return "; ".join(said)
 
 
 def stages_section(document: Document) -> Html:

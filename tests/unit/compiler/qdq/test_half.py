@@ -172,3 +172,60 @@ def test_the_scales_of_a_resize_are_float32(tmp_path):
     model, _ = written(resized(), tmp_path)
     item = node(model, "enlarged")
     assert (item.inputs[2].dtype, item.outputs[0].dtype) == (FLOAT, HALF)
+
+
+def normalized(kind):
+    """Features divided by their norm, which a guard keeps off 0."""
+    s = Sketch()
+    stem = s.relu(s.conv("planes", "stem", 16, 1))
+    if kind == "operator":
+        s.add("ReduceL2", [stem, s.constant("axes", [1], np.int64)], "norm", keepdims=1)
+    else:
+        s.add("Mul", [stem, stem], "square")
+        s.add("ReduceMean", ["square", s.constant("axes", [1], np.int64)], "mean_square", keepdims=1)
+        s.add("Sqrt", ["mean_square"], "norm")
+    s.add("Max", ["norm", s.constant("guard", np.full(1, 1e-12))], "guarded")
+    s.add("Div", [stem, "guarded"], "unit")
+    return s.head(s.relu(s.conv("unit", "last", 16, 16)), 16)
+
+
+@pytest.mark.parametrize("kind", ["operator", "written-out"])
+def test_a_guard_of_a_divisor_is_not_rounded_to_zero(kind, tmp_path):
+    """A black frame has a norm of 0; with a guard of 0 its answer would be 0 / 0."""
+    s = normalized(kind)
+    for item in s.initializers:
+        if item.name == "stem.bias":
+            item.CopyFrom(onnx.numpy_helper.from_array(np.zeros(16, np.float32), item.name))
+    model, wide = written(s, tmp_path, quantize=False)
+    assert wide == 1
+    assert {node(model, name).outputs[0].dtype for name in ("guarded", "norm", "unit")} == {FLOAT}
+    assert node(model, "last").outputs[0].dtype == HALF
+    grey = np.full((1, 8, 8, 1), 127.5).round().astype(np.uint8)
+    assert np.isfinite(run(model, grey)[0]).all()
+
+
+def test_small_weights_are_no_guards(tmp_path):
+    """A channel of weights that float16 cannot hold adds nothing, and its layer stays in float16."""
+    s = Sketch()
+    stem = s.relu(s.conv("planes", "stem", 16, 1))
+    s.head(s.relu(s.conv(stem, "tiny", 16, 16, weight=np.full((16, 16, 3, 3), 1e-9))), 16)
+    model, wide = written(s, tmp_path, quantize=False)
+    assert (wide, node(model, "tiny").outputs[0].dtype) == (0, HALF)
+
+
+def test_sums_and_norms_inside_one_operator_are_float32(tmp_path):
+    """TensorRT takes the root of a sum of squares, which overflows long before its result does."""
+    model, _ = written(normalized("operator"), tmp_path, quantize=False)
+    assert node(model, "norm").outputs[0].dtype == FLOAT
+
+
+def test_a_type_that_is_an_attribute_stays(tmp_path):
+    """Nothing else would be valid ONNX."""
+    s = Sketch()
+    stem = s.relu(s.conv("planes", "stem", 16, 1))
+    fill = onnx.helper.make_tensor("value", onnx.TensorProto.FLOAT, [1], [0.5])
+    s.add("ConstantOfShape", [s.constant("sizes", [1, 16, 8, 8], np.int64)], "filled", value=fill)
+    s.add("Add", [stem, "filled"], "shifted")
+    s.head(s.relu(s.conv("shifted", "last", 16, 16)), 16)
+    model, _ = written(s, tmp_path, quantize=False)
+    assert node(model, "shifted").outputs[0].dtype == HALF

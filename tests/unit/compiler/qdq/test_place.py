@@ -226,3 +226,37 @@ def test_constants_are_not_rounded_as_features():
     s.head(s.relu(s.conv("shifted", "last", 16, 16)), 16)
     _, found = placed(s, "onnxruntime")
     assert not [use for uses in rounded(found).values() for use in uses if use[0] == "shifted" and use[1] == 1]
+
+
+def written_out_norm():
+    """Layer normalization of an older exporter over the channels of an image, and a residual sum."""
+    s = Sketch()
+    stem = s.relu(s.conv("planes", "stem", 16, 1))
+    s.add("ReduceMean", [stem, s.constant("axes", [1], np.int64)], "mean_of", keepdims=1)
+    s.add("Sub", [stem, "mean_of"], "centred")
+    s.add("Mul", ["centred", "centred"], "square")
+    s.add("ReduceMean", ["square", s.constant("axes_too", [1], np.int64)], "variance", keepdims=1)
+    s.add("Sqrt", [s.add("Add", ["variance", s.constant("epsilon", np.full(1, 1e-5))], "shifted")], "deviation")
+    s.add("Div", ["centred", "deviation"], "unit")
+    s.add("Add", [s.conv("unit", "inner", 16, 16), stem], "sum")
+    return s.head(s.conv("sum", "pointwise", 16, 16, kernel=1), 16)
+
+
+@everyone
+def test_normalization_that_is_written_out_is_seen(dialect):
+    """Its residual stream has the same outliers as that of an exporter with the operator; pointwise convolutions are its linear layers."""
+    _, found = placed(written_out_norm(), dialect)
+    assert names(found) == ["pointwise"]
+
+
+@everyone
+def test_a_softmax_over_branches_is_no_attention(dialect):
+    """A network that weighs two branches with a softmax is quantized like any convolutional one."""
+    s = Sketch()
+    stem = s.relu(s.conv("planes", "stem", 16, 1))
+    s.add("Softmax", [s.conv(stem, "weights_of", 16, 16)], "share", axis=1)
+    s.add("Mul", [stem, "share"], "chosen")
+    s.head(s.relu(s.conv("chosen", "last", 16, 16)), 16)
+    _, found = placed(s, dialect)
+    assert "last" in names(found)
+    assert "weights_of" in names(found)

@@ -54,8 +54,8 @@ class Dialect(ABC):
         """The rungs of a recipe, or what stands for them."""
         return tuple(rungs)
 
-    def why_not(self, rung: Rung, graph: ExplainedGraph) -> str:  # noqa: ARG002 - what most have nothing to say to
-        """Why a rung of post-training quantization has nothing of its own to try; empty where it has."""
+    def why_not(self, rung: Rung, graph: ExplainedGraph | None = None) -> str:  # noqa: ARG002 - what most have nothing to say to
+        """Why a rung of post-training quantization has nothing of its own to try; empty where it has, or where only the graph could tell."""
         return ""
 
     @abstractmethod

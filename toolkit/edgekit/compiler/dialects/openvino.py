@@ -38,8 +38,8 @@ class OpenVinoDialect(Dialect):
             float_layers=tuple(float_layers),
         )
 
-    def why_not(self, rung: Rung, graph: ExplainedGraph) -> str:
-        if not RUNGS[rung].smooth_quant and not openvino_ptq.has_attention(graph.path):
+    def why_not(self, rung: Rung, graph: ExplainedGraph | None = None) -> str:
+        if graph is not None and not RUNGS[rung].smooth_quant and not openvino_ptq.has_attention(graph.path):
             return "no attention: the same as ptq-full"
         return ""
 

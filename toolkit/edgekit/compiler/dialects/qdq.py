@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.catalog.compress import Rung
-from edgekit.catalog.target import TensorRt
+from edgekit.catalog.target import EngineChoice, Target, TensorRt
 from edgekit.compiler.dialects.base import Dialect
 from edgekit.compiler.quantize.qdq.build import Writing
 from edgekit.compiler.quantize.rungs import RUNGS, TrainedIntegers
@@ -20,7 +20,7 @@ from edgekit.compiler.stages.quantize import Artefact
 from edgekit.compiler.stages.rank import Ranking
 from edgekit.compiler.workspace import Stage
 from edgekit.errors import CatalogError
-from edgekit.runtime.engines import engine_class
+from edgekit.runtime.engines.onnxruntime import OLDEST
 
 FULL_RANGE = 127
 HALF_RANGE = 63
@@ -79,7 +79,7 @@ class _QdqDialect(Dialect):
             trained=trained,
         )
 
-    def why_not(self, rung: Rung, graph: ExplainedGraph) -> str:  # noqa: ARG002 - the graph has no say
+    def why_not(self, rung: Rung, graph: ExplainedGraph | None = None) -> str:  # noqa: ARG002 - the graph has no say
         if RUNGS[rung].asymmetric:
             return "the same as ptq-full: this engine's activations have zero points of their own, or none"
         if not RUNGS[rung].smooth_quant:
@@ -104,6 +104,14 @@ class _QdqDialect(Dialect):
 class OnnxRuntimeDialect(_QdqDialect):
     """ONNX Runtime on the CPU."""
 
+    def ladder(self, rungs: Sequence[Rung]) -> tuple[Rung, ...]:
+        if not any(self.why_not(rung) == "" for rung in rungs):
+            raise CatalogError(
+                f"no rung of the ladder {list(rungs)} is one of onnxruntime, an engine of the target {self.target.name}",
+                hint="add ptq to the ladder",
+            )
+        return tuple(rungs)
+
     members = {"onnx": "model/onnxruntime.onnx"}  # noqa: RUF012 - a literal table that nobody changes
     rules = "onnxruntime"
 
@@ -116,8 +124,8 @@ class OnnxRuntimeDialect(_QdqDialect):
         return TrainedIntegers(weights=self.weight_limit, frame_weights=self.weight_limit)
 
     def minimum_version(self) -> str:
-        """The version that proves it."""
-        return engine_class(self.choice.name).available().version or ""
+        """Not the version that proves it: a device's Python may have an older one, and golden frames show what it computes."""
+        return OLDEST
 
 
 class _TensorRtDialect(_QdqDialect):
@@ -158,10 +166,10 @@ class TensorRtInt8Dialect(_TensorRtDialect):
 
     def ladder(self, rungs: Sequence[Rung]) -> tuple[Rung, ...]:
         quantizing = tuple(rung for rung in rungs if RUNGS[rung].quantize)
-        if not quantizing:
+        if not any(self.why_not(rung) == "" for rung in quantizing):
             raise CatalogError(
-                f"the target {self.target.name} starts with tensorrt-int8, but the ladder {list(rungs)} does not quantize",
-                hint="add ptq to the ladder, or choose a target whose first engine is tensorrt-fp16",
+                f"no rung of the ladder {list(rungs)} quantizes for tensorrt-int8, an engine of the target {self.target.name}",
+                hint="add ptq to the ladder; where int8 is refused by the gates, float16 leads the bundle",
             )
         return quantizing
 
@@ -171,6 +179,14 @@ class TensorRtHalfDialect(_TensorRtDialect):
 
     members = {"onnx": "model/tensorrt-fp16.onnx"}  # noqa: RUF012 - a literal table that nobody changes
     precision = "fp16"
+
+    def __init__(self, target: Target, choice: EngineChoice) -> None:
+        super().__init__(target, choice)
+        if not self.device.strongly_typed:
+            raise CatalogError(
+                f"the target {target.name} names tensorrt-fp16, but before TensorRT 10 the builder chooses where it computes in float16, which nobody can prove here",
+                hint="name tensorrt-int8 and onnxruntime",
+            )
 
     def ladder(self, rungs: Sequence[Rung]) -> tuple[Rung, ...]:  # noqa: ARG002 - there is nothing to climb
         return ("float",)

@@ -134,7 +134,7 @@ class RatioStage(Stage[Ratio]):
             "engine": encode(self.engine),
             "reference": self.reference.sha256,
             "host": timing.host_name(),
-            "versions": versions("openvino", "nncf"),
+            "versions": versions("openvino", "nncf", "onnx", "onnx-ir", "onnxruntime"),
         }
 
     def apply(self, folder: Path, progress: Progress) -> None:

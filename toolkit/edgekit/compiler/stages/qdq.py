@@ -29,6 +29,7 @@ from edgekit.schema.decode import encode
 
 ROLE = "onnx"
 FILE = "model.onnx"
+FACTS = "facts.json"
 Precision = Literal["f32", "fp16", "int8"]
 _METHODS: Mapping[Rung, Literal["extremes", "least-error"]] = {"ptq": "extremes", "ptq-full": "least-error"}
 _WORST_SHOWN = 3
@@ -115,10 +116,9 @@ class QdqStage(Stage[Artefact]):
         else:
             model = open_graph(self.graph.path, typed=writing.typed)
         wide = build.write(model, writing, folder / FILE, self.calibration, progress)
-        if wide:
-            progress.note(f"{wide} operators stay in float32: their values are too large for float16")
-        if self.precision != "f32" and self.dialect.target is not None:
-            check_conformance(folder / FILE, self.dialect.target, progress)
+        checked = self.precision != "f32" and self.dialect.target is not None
+        findings = check_conformance(folder / FILE, self.dialect.target) if checked and self.dialect.target is not None else []
+        (folder / FACTS).write_text(json.dumps({"float32_operators": wide, "findings": findings}, indent=1))
 
     def ensures(self, folder: Path) -> Artefact:
         path = folder / FILE
@@ -128,11 +128,15 @@ class QdqStage(Stage[Artefact]):
             precision=self.precision,
             outputs=self.graph.outputs,
             graph=self.graph if self.trained else None,
+            facts=json.loads((folder / FACTS).read_text()),
         )
 
 
-def check_conformance(path: Path, target: Target, progress: Progress) -> None:
+def check_conformance(path: Path, target: Target) -> list[dict[str, object]]:
     """Holds a graph to the conformance rules of a target's TensorRT versions.
+
+    Returns:
+        What to know about it, JSON-ready: the findings that are no errors.
 
     Raises:
         ModelError: It breaks a rule that TensorRT refuses graphs for.
@@ -149,9 +153,8 @@ def check_conformance(path: Path, target: Target, progress: Progress) -> None:
             f"the graph breaks {len(broken)} rules of TensorRT {', '.join(target.tensorrt.versions if target.tensorrt else ())}: {shown}",
             hint=broken[0].fix,
         )
-    warned = sorted({finding.rule for finding in findings if finding.severity == "warning"})
-    if warned:
-        progress.note(f"conformance-checked; warnings of the rules {', '.join(warned)} (edgekit check tells them all)")
+    found: list[dict[str, object]] = encode(findings)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ class Artefact:
             error of its outputs (`base_error`), and `layers` with `name`, `type` and the `error` that went when each alone went back to float32; None
             where no layer was left out for that.
         graph: The explained graph it was made from, where that is not the float network's: a rung that trains makes one of its own.
+        facts: What was found while it was written, for the report, JSON-ready: `float32_operators` (kept out of float16 because of their values) and `findings` of
+            the conformance rules; empty where there is nothing of the kind.
         training: How it was trained, for the report, JSON-ready; empty for post-training quantization.
     """
 
@@ -47,6 +49,7 @@ class Artefact:
     outputs: int
     fallback: Mapping[str, object] | None = None
     graph: ExplainedGraph | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
     training: tuple[Mapping[str, object], ...] = ()
 
     @property

@@ -19,11 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import EngineSpec
-from edgekit.errors import BundleError, MissingEngineError, TargetError, nearest
+from edgekit.errors import BundleError, MissingEngineError, NotFiniteError, TargetError, nearest
 from edgekit.runtime.engines.base import Availability, Engine, RawOutput, check_version
 from edgekit.runtime.engines.onnx_wire import check_self_contained
 
 PROVIDER = "CPUExecutionProvider"
+OLDEST = "1.22"
+"""The oldest version that bundles open on: it has every operator that edgekit writes. JetPack 6 has Python 3.10, for which 1.23 is the newest."""
+
 ROLE = "onnx"
 _INSTALL = "install the extra: edgekit-toolkit[onnxruntime]"
 _AGAIN = "compile the bundle again"
@@ -164,7 +167,7 @@ class OnnxRuntimeEngine(Engine):
             ) from error
         logits = np.array(results[0][0], dtype=np.float32)
         if not np.isfinite(logits).all():
-            raise TargetError(
+            raise NotFiniteError(
                 "the model answered with NaN or infinite logits", hint="edgekit verify BUNDLE compares it with its golden frames"
             )
         return RawOutput(logits=logits, cam=np.array(results[1][0], dtype=np.float32) if self._map_shape else None)

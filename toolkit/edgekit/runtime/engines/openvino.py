@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import EngineSpec
-from edgekit.errors import BundleError, MissingEngineError, TargetError, nearest
+from edgekit.errors import BundleError, MissingEngineError, NotFiniteError, TargetError, nearest
 from edgekit.runtime.engines.base import Availability, Engine, RawOutput, check_version
 
 DEVICES = ("CPU", "GPU", "NPU")
@@ -161,7 +161,7 @@ class OpenVinoEngine(Engine):
             ) from error
         logits = np.array(results[0][0], dtype=np.float32)
         if not np.isfinite(logits).all():
-            raise TargetError(
+            raise NotFiniteError(
                 "the model answered with NaN or infinite logits", hint="edgekit verify BUNDLE compares it with its golden frames"
             )
         return RawOutput(logits=logits, cam=np.array(results[1][0], dtype=np.float32) if self._map_shape else None)

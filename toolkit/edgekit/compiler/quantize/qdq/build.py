@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
+# The format that ONNX had when it released an opset: an older reader may refuse a newer one.
+_IR_VERSIONS = {13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11, 24: 12}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writing:
     """How a graph is written.
@@ -163,6 +167,7 @@ def write(model: ir.Model, writing: Writing, path: Path, frames: NDArray[np.uint
     if writing.opset is not None:
         lower.lower(model, writing.opset, without=writing.without)
     wide = half.to_half(model, half.largest_values(model, frames[: half.FRAMES], progress)) if writing.typed else 0
+    model.ir_version = _IR_VERSIONS[model.opset_imports[""]]
     proto = ir.to_proto(model)
     try:
         onnx.checker.check_model(proto, full_check=True)

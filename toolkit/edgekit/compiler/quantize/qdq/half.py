@@ -5,8 +5,10 @@ From TensorRT 10 on a graph can say its types itself ("strongly typed"); from 11
 Rules this file keeps:
 
 1. float32 stay: the preamble, since frames reach 255 before they are normalized; the head of the map, so that logit = mean of the map + bias holds to float32
-   rounding; softmax and normalization over channels, which sum many terms.
-2. A node whose inputs or outputs come within a factor of two of float16's largest value on the calibration frames, or whose constants do, stays in float32.
+   rounding; softmax, normalization, sums, norms and what is nearly 0 or huge between two operators or inside one (TensorRT computes a norm as the root of a sum of
+   squares): quotients, roots, powers, exponentials.
+2. A node whose inputs or outputs come within a factor of two of float16's largest value on the calibration frames, or whose constants do, stays in float32. So does
+   one with a constant that float16 rounds to 0: it is there to keep a divisor off 0.
 3. Both sides of every operator have one type: a Cast stands where they differ. Scales have the type of what they scale.
 """
 
@@ -31,7 +33,25 @@ LARGEST = 65504.0 / 2
 
 FRAMES = 32
 _PREAMBLE = "preamble/"
-_FLOAT32 = frozenset({"GroupNormalization", "InstanceNormalization", "LayerNormalization", "LogSoftmax", "LpNormalization", "Softmax"})
+_FLOAT32 = frozenset(
+    {
+        *(
+            "GroupNormalization",
+            "InstanceNormalization",
+            "LayerNormalization",
+            "LRN",
+            "LpNormalization",
+            "LpPool",
+            "MeanVarianceNormalization",
+        ),
+        *("CumSum", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceProd", "ReduceSum", "ReduceSumSquare"),
+        *("Div", "Exp", "Log", "LogSoftmax", "Pow", "Reciprocal", "Softmax", "Softplus", "Sqrt"),
+        # Their type is an attribute, which stays as it is.
+        *("ConstantOfShape", "EyeLike"),
+    }
+)
+# A constant of these is added up with others: one that is too small for float16 is no divisor's guard.
+_SUMMING = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "DequantizeLinear", "Gemm", "MatMul", "QuantizeLinear"})
 # Inputs that ONNX wants in float32 whatever the others are.
 _FIXED_INPUTS = {"Resize": frozenset({1, 2})}
 
@@ -49,7 +69,7 @@ def to_half(model: ir.Model, largest: Mapping[str, float]) -> int:
     import onnx_ir as ir
 
     kinds = {node: _kind(node, model) for node in model.graph}
-    wide = [node for node, half in kinds.items() if half and _too_large(node, largest)]
+    wide = [node for node, half in kinds.items() if half and _does_not_fit(node, largest)]
     for node in wide:
         kinds[node] = False
     for node in kinds:
@@ -64,7 +84,7 @@ def to_half(model: ir.Model, largest: Mapping[str, float]) -> int:
             if value is not None and value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16) and index not in fixed:
                 node.replace_input_with(index, cast.to(value, kind, node))
         for value in node.outputs:
-            if value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+            if value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16) and node.op_type != "Cast":
                 value.type = ir.TensorType(kind)
     g.tidy(model)
     return len(wide)
@@ -94,7 +114,7 @@ def _kind(node: ir.Node, model: ir.Model) -> bool:
     return not kept and not any(output in model.graph.outputs for output in node.outputs)
 
 
-def _too_large(node: ir.Node, largest: Mapping[str, float]) -> bool:
+def _does_not_fit(node: ir.Node, largest: Mapping[str, float]) -> bool:
     for value in (*node.inputs, *node.outputs):
         if value is None:
             continue
@@ -102,9 +122,15 @@ def _too_large(node: ir.Node, largest: Mapping[str, float]) -> bool:
         if constant is None:
             if not largest.get(str(value.name), 0.0) <= LARGEST:  # so that NaN is too large; what is not there is no float
                 return True
-        elif constant.dtype == np.float32 and not float(np.abs(constant).max(initial=0.0)) <= LARGEST:
+        elif constant.dtype == np.float32 and not (float(np.abs(constant).max(initial=0.0)) <= LARGEST and not _vanishes(node, constant)):
             return True
     return False
+
+
+def _vanishes(node: ir.Node, constant: NDArray[np.generic]) -> bool:
+    """Whether float16 rounds all of a constant to 0 that is not 0. Weights of a layer have small ones among them, which add nothing."""
+    small = np.asarray(constant, dtype=np.float32)
+    return node.op_type not in _SUMMING and bool((small != 0).any()) and not bool(small.astype(np.float16).any())
 
 
 class _Casts:

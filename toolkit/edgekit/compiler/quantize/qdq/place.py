@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 # Hand on the values of their first input and no others, but for zeros at a border.
 MOVING = frozenset({"Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
-_NORMALIZED = frozenset({"LayerNormalization", "Softmax"})
 # An activation that ONNX Runtime drops when the rounding behind it cuts off as much.
 _CUTTING = frozenset({"Clip", "Relu"})
 _CHAINED = {"Add": 2, "AveragePool": 1, "Concat": 1, "GlobalAveragePool": 1, "Mul": 2}
@@ -202,7 +201,38 @@ def _behind_cut(value: ir.Value) -> ir.Value:
 
 
 def _is_normalized(model: ir.Model) -> bool:
-    return any(node.op_type in _NORMALIZED for node in model.graph)
+    """Whether a network has attention or layer normalization, as an operator or written out; a softmax of another kind, such as one over branches, is neither."""
+    return any(node.op_type == "LayerNormalization" or _attends(node) or _writes_out_a_norm(node) for node in model.graph)
+
+
+def _attends(node: ir.Node) -> bool:
+    """Whether a softmax weighs values: a matrix product of two features reads it."""
+    if node.op_type != "Softmax":
+        return False
+    return any(
+        reader.op_type == "MatMul" and all(g.constant(value) is None for value in reader.inputs) for reader in _readers(node.outputs[0])
+    )
+
+
+def _readers(value: ir.Value) -> Iterator[ir.Node]:
+    """Who reads a value, also behind what only moves it."""
+    for use in value.uses():
+        if use.node.op_type in MOVING or use.node.op_type in ("Cast", "Dropout"):
+            yield from _readers(use.node.outputs[0])
+        else:
+            yield use.node
+
+
+def _writes_out_a_norm(node: ir.Node) -> bool:
+    """Whether a node divides by √(mean of something + ε): layer normalization before ONNX had the operator."""
+    root = _made_by(node.inputs[1], "Sqrt") if node.op_type == "Div" else None
+    shifted = None if root is None else _made_by(root.inputs[0], "Add")
+    return shifted is not None and any(_made_by(value, "ReduceMean") is not None for value in shifted.inputs)
+
+
+def _made_by(value: ir.Value | None, kind: str) -> ir.Node | None:
+    node = None if value is None else value.producer()
+    return node if node is not None and node.op_type == kind else None
 
 
 def _makes_logits(model: ir.Model) -> ir.Node | None:

@@ -28,10 +28,15 @@ if TYPE_CHECKING:
 TITLE = "ONNX Runtime without optimization, as the numerical oracle"
 
 
-def open_oracle(spec: EngineSpec, members: Mapping[str, memoryview]) -> Engine:
+def open_oracle(spec: EngineSpec, members: Mapping[str, memoryview], *, rounds_halves: bool = True) -> Engine:
     """Opens the model of an engine that reads ONNX.
 
     A model that is not quantized is run with optimization, which changes nothing but the time.
+
+    Args:
+        spec: The manifest's entry of the engine.
+        members: Member name to bytes.
+        rounds_halves: Whether float16 results are rounded to float16; without, what comes out shows how much hangs on that.
 
     Raises:
         BundleError: ONNX Runtime refuses the model.
@@ -39,7 +44,7 @@ def open_oracle(spec: EngineSpec, members: Mapping[str, memoryview]) -> Engine:
     level = "all" if spec.precision == "f32" else "disabled"
     version = load_library().__version__
     content = bytes(members[spec.files[ROLE]])
-    if spec.precision != "f32":
+    if spec.precision != "f32" and rounds_halves:
         content = write_out_halves(content)
     oracle = dataclasses.replace(spec, settings={"GRAPH_OPTIMIZATION": level}, minimum_version=version)
     return OnnxRuntimeEngine.open(oracle, {spec.files[ROLE]: memoryview(content)})

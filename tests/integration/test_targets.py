@@ -323,3 +323,24 @@ def test_what_the_rules_warn_of_is_in_the_report(results, target):
     assert all({finding["severity"] for finding in row["findings"]} <= {"warning", "info"} for row in rows)
     assert any(row["findings"] for row in rows)
     assert all(row["float32_operators"] == 0 for row in rows)
+
+
+QAT = 'compress.quantize={ladder=["qat"],qat={epochs=1,batch=8,frames_per_epoch=16}}'
+
+
+@pytest.mark.parametrize(("target", "kind"), [(JETSONS[0], np.int8), (JETSONS[1], np.int8), (HERE, np.uint8)])
+def test_training_with_rounding_goes_to_every_engine(project, target, kind):
+    """What was trained is written in the engine's own integers: int8 with zero points of 0 for TensorRT, uint8 for ONNX Runtime."""
+    result = compiled(project, target, QAT, "accept.max_flips=0.2", "accept.enforce=false", name=f"qat-{target}")
+    first = open_bundle(result.bundle)
+    spec = first.manifest.engines[0]
+    assert result.document["rung"] == "qat"
+    assert [training["stage"] for training in result.document["training"]] == ["qat"]
+    proto = onnx.load_model_from_string(bytes(first.members[spec.files["onnx"]]))
+    constants = {item.name: onnx.numpy_helper.to_array(item) for item in proto.graph.initializer}
+    pairs = [node for node in proto.graph.node if node.op_type == "QuantizeLinear"]
+    assert pairs
+    assert {constants[node.input[2]].dtype.type for node in pairs} == {kind}
+    if kind is np.int8:
+        assert not any(constants[node.input[2]].any() for node in pairs)
+    assert np.isfinite(logits_in_oracle(first, spec, first.load_array(first.manifest.golden.frames))).all()

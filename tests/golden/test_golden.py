@@ -40,5 +40,5 @@ def test_the_writer_writes_the_golden_bundle(tmp_path):
 def test_the_golden_bundle_opens():
     """A bundle of format version 1 opens, with this digest, as long as edgekit reads that version."""
     bundle = open_bundle(golden_cases.BUNDLE)
-    assert bundle.digest == "9bf3e2fa061ad369e9d1d48c6b18f5989836faf18fe30887be398f034125fea5"
+    assert bundle.digest == "9670e508e3c89839bacd970cf397d75a987fee31287cacdb20459218e26065df"
     assert {name: bytes(data) for name, data in bundle.members.items() if name != "manifest.json"} == tiny_members()

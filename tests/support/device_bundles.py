@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,7 @@ def write_device_bundle(
     scale: float = 2.0,
     accepted: bool = True,
     fault: str = "",
+    more: Mapping[str, bytes | None] | None = None,
     **changes: Any,
 ) -> Path:
     """Writes a bundle that runs.
@@ -123,6 +125,7 @@ def write_device_bundle(
         scale: Logit units in full colour.
         accepted: Whether it says that it passed its gate.
         fault: One of `FAULTS`; empty for none.
+        more: Further members; None in the place of one leaves it out.
         changes: Other fields of the manifest.
     """
     count = len(output.labels) if outputs is None else outputs
@@ -150,6 +153,7 @@ def write_device_bundle(
         "model/openvino.bin": files["bin"],
         "golden/frames.npy": dump_array(golden[:, :8, :8] if fault == "golden-frames-of-another-size" else golden),
         "golden/logits.npy": dump_array(expected),
+        **(more or {}),
     }
     manifest = Manifest(
         format_version=1,
@@ -173,5 +177,6 @@ def write_device_bundle(
         made_with={"edgekit": "0"},
         members={},
     )
-    write_bundle(path, dataclasses.replace(manifest, **manifest_changes, **changes), members)
+    kept = {name: content for name, content in members.items() if content is not None}
+    write_bundle(path, dataclasses.replace(manifest, **manifest_changes, **changes), kept)
     return path

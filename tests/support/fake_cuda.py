@@ -21,7 +21,7 @@ from edgekit.errors import TargetError
 from edgekit.runtime.engines.cuda.base import CudaVersions, DeviceBuffer, DeviceFacts, Graph, HostBuffer, Resource, Stream
 
 ALIGNMENT = 256
-FAILURES = frozenset({"capture", "device_alloc", "host_alloc", "launch", "stream", "synchronize"})
+FAILURES = frozenset({"capture", "device_alloc", "free", "host_alloc", "launch", "stream", "synchronize"})
 """Methods that can be told to fail; "capture" is `end_capture`."""
 
 

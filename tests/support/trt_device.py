@@ -12,9 +12,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import device_onnx
 import numpy as np
 import pytest
-from device_bundles import CELLS, SIDE, graph, logits_of, maps_of, write_device_bundle
+from device_bundles import CELLS, SIDE, logits_of, maps_of, write_device_bundle
 from device_bundles import SETTINGS as OPENVINO
 from fake_cuda import ORIN, DeviceFacts, FakeCuda, MisuseError
 from trt_fake import FakeEngine, FakeTensor, World, fake_tensorrt, world_of
@@ -25,7 +26,8 @@ from edgekit.runtime.engines import cuda as cuda_layer
 
 SETTINGS = {"CUDA_GRAPH": "true", "MAX_AUX_STREAMS": "0", "OPTIMIZATION_LEVEL": "3", "WORKSPACE_MIB": "512"}
 PASSED = (Gate(name="flips", value=0.0, bound=0.5, passed=True),)
-MODELS = {"tensorrt-int8": b"the int8 graph", "tensorrt-fp16": b"the float16 graph"}
+MODELS = {name: device_onnx.graph(outputs=2)["onnx"] + device_onnx.field(6, name) for name in ("tensorrt-int8", "tensorrt-fp16")}
+"""Whole ONNX files that differ in their description: the fake tells them apart by their bytes."""
 
 
 class SharedCuda(FakeCuda):
@@ -145,16 +147,14 @@ def tensor(seed: int = 0) -> Any:
 def write_built_bundle(path: Path, *, fallback: bool = True, **changes: Any) -> Path:
     """A bundle for a Jetson: int8 and float16 for TensorRT, and OpenVINO after them.
 
-    The int8 engine's model is the member `model/openvino.bin`, the float16 one's is `model/openvino.xml`: the fake builds any bytes.
-
     Args:
         path: Where to.
         fallback: Whether it has OpenVINO.
         changes: Fields of the manifest.
     """
     engines = [
-        spec_of("tensorrt-int8", files={"onnx": "model/openvino.bin"}),
-        spec_of("tensorrt-fp16", files={"onnx": "model/openvino.xml"}, acceptance=PASSED),
+        spec_of("tensorrt-int8"),
+        spec_of("tensorrt-fp16", acceptance=PASSED),
     ]
     if fallback:
         engines.append(
@@ -173,10 +173,12 @@ def write_built_bundle(path: Path, *, fallback: bool = True, **changes: Any) -> 
         logits={engine.name: "golden/logits.npy" for engine in engines},
         tolerance={engine.name: 1e-3 for engine in engines},
     )
-    return write_device_bundle(path, **{"engines": tuple(engines), "golden": golden, **changes})
+    more: dict[str, bytes | None] = {f"model/{name}.onnx": model for name, model in MODELS.items()}
+    if not fallback:
+        more |= {"model/openvino.xml": None, "model/openvino.bin": None}
+    return write_device_bundle(path, more=more, **{"engines": tuple(engines), "golden": golden, **changes})
 
 
 def engines_of_the_bundle(*, int8: FakeEngine | None = None, float16: FakeEngine | None = None) -> dict[bytes, FakeEngine]:
     """What the fake builds of the two models of `write_built_bundle`; both answer rightly unless told otherwise."""
-    files = graph(outputs=2, cam=True)
-    return {files["bin"]: int8 or numpy_engine(), files["xml"]: float16 or numpy_engine()}
+    return {MODELS["tensorrt-int8"]: int8 or numpy_engine(), MODELS["tensorrt-fp16"]: float16 or numpy_engine()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 
 import pytest
@@ -10,8 +12,10 @@ from device_bundles import frame, write_device_bundle
 from PIL import Image
 from trt_device import engines_of_the_bundle, install, numpy_engine, write_built_bundle
 
+from edgekit.errors import TargetError
 from edgekit.profiler import engine_choice
 from edgekit.profiler.clock import Budget
+from edgekit.runtime.classifier import load
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +49,10 @@ def test_a_bundle_is_made_ready(monkeypatch, tmp_path, path, capfd):
     assert "built in 0 s (it was not built here yet)" in lines[0]
     assert "ms a frame" in lines[0]
     assert lines[2] == f"tensorrt-int8 answers from now on; engines are kept in {device.cache}"
-    assert "already built" in edgekit(capfd, "build", path).out
+    again = edgekit(capfd, "build", path).out
+    assert "nothing was done: what an earlier build found still holds" in again
+    assert again.splitlines()[:2] == [re.sub(r"built in .*?\), ", "already built, ", line) for line in lines[:2]]
+    assert "nothing was done" not in edgekit(capfd, "build", path, "--again").out
 
 
 def test_the_document(monkeypatch, tmp_path, path, capfd):
@@ -54,7 +61,7 @@ def test_the_document(monkeypatch, tmp_path, path, capfd):
     ran = edgekit(capfd, "build", path, "--json")
     assert ran.code == 0
     document = ran.document
-    assert set(document) == {"bundle", "digest", "cache", "engines", "order"}
+    assert set(document) == {"bundle", "digest", "cache", "engines", "order", "notes"}
     assert (document["order"], document["cache"]) == (["tensorrt-fp16"], str(device.cache))
     first, second = document["engines"]
     assert (first["status"], first["latency_ms"], second["status"]) == ("FAIL", None, "PASS")
@@ -107,3 +114,26 @@ def test_answers_say_which_engine_gave_them(monkeypatch, tmp_path, path, picture
     edgekit(capfd, "build", path)
     line = edgekit(capfd, "run", path, picture, "--json").lines[0]
     assert (line["engine"].partition("-")[0], line["reason"]) == ("tensorrt", "")
+
+
+def test_what_libraries_print_is_not_in_the_document(monkeypatch, tmp_path, path, capfd):
+    """A library that writes to stdout while it builds does not spoil the document; its words are on stderr."""
+    device = prepared(monkeypatch, tmp_path)
+    real = device.trt.Builder.build_serialized_network
+
+    def chatty(*arguments):
+        os.write(1, b"[TRT] building\n")
+        return real(*arguments)
+
+    monkeypatch.setattr(device.trt.Builder, "build_serialized_network", chatty)
+    ran = edgekit(capfd, "build", path, "--json")
+    assert ran.document["order"]
+    assert "[TRT] building" in ran.err
+
+
+def test_a_named_engine_that_was_refused_does_not_run(monkeypatch, tmp_path, path, picture, capfd):
+    """After a build that refused the int8 engine, the library's `load` with its name is an error with the reason."""
+    prepared(monkeypatch, tmp_path, int8=numpy_engine(off=0.5))
+    edgekit(capfd, "build", path)
+    with pytest.raises(TargetError, match="refused when it was built here"):
+        load(path, engine="tensorrt-int8")

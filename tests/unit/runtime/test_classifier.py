@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from edgekit.bundle.reader import open_bundle
 from edgekit.errors import BundleError, EdgekitError, MissingEngineError, TargetError
 from edgekit.runtime import classifier as classifier_module
 from edgekit.runtime.classifier import Classifier, load
-from edgekit.runtime.engines.base import EngineNotBuiltError
+from edgekit.runtime.engines import choice
+from edgekit.runtime.engines.base import EngineNotBuiltError, ModelRefusedError
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ def test_the_first_engine_that_is_installed_runs(path, monkeypatch):
             raise MissingEngineError("OpenVINO cannot be loaded: no module", hint="install it")
         return fake
 
-    monkeypatch.setattr(classifier_module, "open_engine", open_engine)
+    monkeypatch.setattr(choice, "open_engine", open_engine)
     classifier = Classifier(bundle)
     assert classifier.engine is fake
     assert classifier.engine_notes == ["openvino: OpenVINO cannot be loaded: no module"]
@@ -118,7 +120,12 @@ def test_the_first_engine_that_is_installed_runs(path, monkeypatch):
     assert Classifier(bundle, engine="other").engine is fake
 
 
-CANNOT_RUN = [MissingEngineError("cannot be loaded"), TargetError("too old"), EngineNotBuiltError("not built"), BundleError("refused")]
+CANNOT_RUN = [
+    MissingEngineError("cannot be loaded"),
+    TargetError("too old"),
+    EngineNotBuiltError("not built"),
+    ModelRefusedError("refused"),
+]
 
 
 @pytest.mark.parametrize("error", CANNOT_RUN, ids=lambda error: type(error).__name__)
@@ -132,7 +139,7 @@ def test_an_engine_that_cannot_run_here_gives_way_to_the_next(path, monkeypatch,
             raise error
         return fake
 
-    monkeypatch.setattr(classifier_module, "open_engine", open_engine)
+    monkeypatch.setattr(choice, "open_engine", open_engine)
     classifier = Classifier(bundle)
     assert (classifier.engine, classifier.engine_name) == (fake, "other")
     prediction = classifier.predict(frame())
@@ -150,7 +157,7 @@ def test_the_first_engine_answers_without_notes(path):
 def test_an_engine_answers_with_its_own_temperature(path, monkeypatch):
     """Probabilities are calibrated for the engine that answers: its own temperature where it has one, else the bundle's."""
     bundle = two_engines(path, temperature=4.0)
-    monkeypatch.setattr(classifier_module, "open_engine", lambda *_: FakeEngine([0.0, 2.0], np.zeros((2, 4, 4))))
+    monkeypatch.setattr(choice, "open_engine", lambda *_: FakeEngine([0.0, 2.0], np.zeros((2, 4, 4))))
     first, other = (Classifier(bundle, engine=name).predict(frame()) for name in ("openvino", "other"))
     assert first.probabilities["malignant"] == pytest.approx(1 / (1 + np.exp(-2.0)))
     assert other.probabilities["malignant"] == pytest.approx(1 / (1 + np.exp(-0.5)))
@@ -163,7 +170,7 @@ def test_another_error_is_no_reason_for_another_engine(path, monkeypatch):
     def broken(spec, members):
         raise ValueError("a defect")
 
-    monkeypatch.setattr(classifier_module, "open_engine", broken)
+    monkeypatch.setattr(choice, "open_engine", broken)
     with pytest.raises(ValueError, match="a defect"):
         Classifier(bundle)
 
@@ -175,9 +182,151 @@ def test_a_model_that_contradicts_the_manifest_is_no_reason_for_another_engine(p
     def open_engine(spec, members):
         return FakeEngine([0.0, 0.0], np.zeros((2, 2, 2) if spec.name == "openvino" else (2, 4, 4)))
 
-    monkeypatch.setattr(classifier_module, "open_engine", open_engine)
+    monkeypatch.setattr(choice, "open_engine", open_engine)
     with pytest.raises(BundleError, match="computes maps of the shape"):
         Classifier(bundle)
+
+
+def test_a_bundle_that_is_wrong_is_no_reason_for_another_engine(path, monkeypatch):
+    """A setting that no bundle may choose, or bytes that are damaged, are an error though the next engine would run."""
+    bundle = two_engines(path)
+
+    def open_engine(spec, members):
+        if spec.name == "openvino":
+            raise BundleError("the setting 'PLUGIN' is not one a bundle may choose")
+        return FakeEngine([0.0, 0.0], np.zeros((2, 4, 4)))
+
+    monkeypatch.setattr(choice, "open_engine", open_engine)
+    with pytest.raises(BundleError, match="PLUGIN"):
+        Classifier(bundle)
+
+
+def test_a_library_that_refuses_the_model_gives_way(path, tmp_path):
+    """OpenVINO, given a file that it cannot read as a model, refuses it in a way that lets the next engine answer."""
+    with pytest.raises(ModelRefusedError, match="refuses the model"):
+        load(write_device_bundle(path, fault="model-not-xml"))
+    with pytest.raises(BundleError) as caught:
+        load(write_device_bundle(tmp_path / "y.edgekit", fault="setting-that-writes"))
+    assert not isinstance(caught.value, ModelRefusedError)
+
+
+class Failing(FakeEngine):
+    """Fails on every frame, or on those that are told."""
+
+    def __init__(self, error, after=0):
+        super().__init__([0.0, 3.0], np.zeros((2, 4, 4)), self.fail)
+        self.error, self.after, self.closed = error, after, 0
+
+    def fail(self):
+        self.after -= 1
+        if self.after < 0:
+            raise self.error
+
+    def close(self):
+        self.closed += 1
+
+
+def with_engines(monkeypatch, **engines):
+    """Opens these; an error in the place of an engine is raised."""
+
+    def open_engine(spec, members):
+        found = engines[spec.name]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(choice, "open_engine", open_engine)
+
+
+def test_an_engine_that_fails_on_a_frame_gives_way_for_good(path, monkeypatch):
+    """The frame is answered by the next engine, with its temperature, its name and the reason; the failed one is closed and not asked again."""
+    first, second = Failing(TargetError("the GPU is gone"), after=1), FakeEngine([0.0, 2.0], np.zeros((2, 4, 4)))
+    with_engines(monkeypatch, openvino=first, other=second)
+    classifier = Classifier(two_engines(path, temperature=4.0))
+    before = classifier.predict(frame())
+    assert (before.engine, before.engine_notes, first.closed) == ("openvino", (), 0)
+    for _ in range(2):
+        found = classifier.predict(frame())
+        assert (found.engine, found.engine_notes) == ("other", ("openvino: failed on a frame: the GPU is gone",))
+        assert found.probabilities["malignant"] == pytest.approx(1 / (1 + np.exp(-0.5)))
+    assert (classifier.engine, classifier.engine_name, first.closed, first.after) == (second, "other", 1, -1)
+
+
+def test_an_engine_that_fails_stays_where_none_is_left(path, monkeypatch):
+    """Its failure is the answer, with no notes left behind; it may do better on the next frame."""
+    first = Failing(TargetError("the GPU is gone"))
+    with_engines(monkeypatch, openvino=first, other=MissingEngineError("not installed"))
+    classifier = Classifier(two_engines(path))
+    with pytest.raises(TargetError, match="the GPU is gone"):
+        classifier.predict(frame())
+    assert (classifier.engine_notes, first.closed) == ([], 0)
+    first.after = 1
+    assert classifier.predict(frame()).engine == "openvino"
+
+
+def test_an_engine_that_was_named_never_gives_way(path, monkeypatch):
+    """Whoever named an engine gets its failure, though another one would answer."""
+    with_engines(monkeypatch, openvino=Failing(TargetError("the GPU is gone")), other=FakeEngine([0.0, 2.0], np.zeros((2, 4, 4))))
+    classifier = Classifier(two_engines(path), engine="openvino")
+    for _ in range(2):
+        with pytest.raises(TargetError, match="the GPU is gone"):
+            classifier.predict(frame())
+
+
+def test_only_failures_of_the_device_give_way(path, monkeypatch):
+    """An error of another kind comes out, and the engine stays: it is a defect, or the bundle's."""
+    with_engines(monkeypatch, openvino=Failing(BundleError("wrong"), after=0), other=FakeEngine([0.0, 2.0], np.zeros((2, 4, 4))))
+    classifier = Classifier(two_engines(path))
+    with pytest.raises(BundleError, match="wrong"):
+        classifier.predict(frame())
+    assert classifier.engine_name == "openvino"
+
+
+def test_a_next_engine_that_contradicts_the_manifest_is_an_error(path, monkeypatch):
+    """While frames are answered, too, a wrong bundle is no reason for another engine."""
+    with_engines(monkeypatch, openvino=Failing(TargetError("gone")), other=FakeEngine([0.0, 2.0], np.zeros((2, 2, 2))))
+    with pytest.raises(BundleError, match="computes maps of the shape"):
+        Classifier(two_engines(path)).predict(frame())
+
+
+def test_a_closed_classifier_answers_no_more(path, monkeypatch):
+    """Closing gives the engine back once, as does leaving the context; afterwards a frame is an error, and no other engine is opened for it."""
+    first = Failing(None, after=9)
+    with_engines(monkeypatch, openvino=first, other=FakeEngine([0.0, 2.0], np.zeros((2, 4, 4))))
+    with Classifier(two_engines(path)) as classifier:
+        assert classifier.predict(frame()).engine == "openvino"
+        assert first.closed == 0
+    classifier.close()
+    assert first.closed == 1
+    with pytest.raises(TargetError, match="the classifier was closed"):
+        classifier.predict(frame())
+
+
+def test_closing_waits_for_the_frame(path, monkeypatch):
+    """An engine is not taken away from a frame that another thread has in it."""
+    entered, go = threading.Event(), threading.Event()
+
+    def slow():
+        entered.set()
+        assert go.wait(20)
+        assert engine.closed == 0
+
+    engine = Failing(None, after=9)
+    engine.before = slow
+    with_engines(monkeypatch, openvino=engine, other=engine)
+    classifier = Classifier(two_engines(path))
+    found = []
+    answering = threading.Thread(target=lambda: found.append(classifier.predict(frame()).engine))
+    answering.start()
+    assert entered.wait(20)
+    closing = threading.Thread(target=classifier.close)
+    closing.start()
+    closing.join(0.05)
+    assert closing.is_alive()
+    go.set()
+    answering.join(20)
+    closing.join(20)
+    assert (found, engine.closed) == (["openvino"], 1)
 
 
 def test_no_engine_is_installed(path, monkeypatch):
@@ -187,7 +336,7 @@ def test_no_engine_is_installed(path, monkeypatch):
     def missing(spec, members):
         raise MissingEngineError(f"{spec.name} is missing", hint=f"install {spec.name}")
 
-    monkeypatch.setattr(classifier_module, "open_engine", missing)
+    monkeypatch.setattr(choice, "open_engine", missing)
     with pytest.raises(MissingEngineError, match="openvino: openvino is missing; other: other is missing") as caught:
         Classifier(bundle)
     assert caught.value.hint == "install openvino; install other"
@@ -200,9 +349,9 @@ def test_no_engine_runs_here(path, monkeypatch):
     def refuse(spec, members):
         if spec.name == "openvino":
             raise MissingEngineError("not installed", hint="install it")
-        raise BundleError("the model is refused")
+        raise ModelRefusedError("the model is refused")
 
-    monkeypatch.setattr(classifier_module, "open_engine", refuse)
+    monkeypatch.setattr(choice, "open_engine", refuse)
     with pytest.raises(
         TargetError, match="no engine of the bundle runs here: openvino: not installed; other: the model is refused"
     ) as caught:

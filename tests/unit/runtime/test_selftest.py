@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 from bundle_builders import ARRAY_FAULTS, write_tiny_bundle
-from device_bundles import TWO, write_device_bundle
+from device_bundles import TWO, maps_of, write_device_bundle
+from fake_engines import FakeEngine
 
 from edgekit.bundle.reader import open_bundle
-from edgekit.errors import BundleError
-from edgekit.runtime import selftest
+from edgekit.errors import BundleError, TargetError
+from edgekit.runtime import classifier, selftest
+from edgekit.runtime.engines.base import RawOutput
 
 
 def check(path, **options):
@@ -33,6 +36,7 @@ def test_the_machine_that_answers_alike_passes(tmp_path, outputs, cam):
     [
         ("golden-of-another-machine", "FAIL", 0.5, "arithmetic differs"),
         ("nan-logits", "FAIL", None, "NaN or infinite logits"),
+        ("map-does-not-add-up", "FAIL", 0.5, "arithmetic differs"),
         ("engine-too-old", "NOT RUN", None, "is older than 9999.1, which the bundle was proven with; update OpenVINO"),
         ("unknown-engine", "NOT RUN", None, "did you mean 'openvino'?"),
         ("other-architecture", "NOT RUN", None, "this machine is"),
@@ -70,3 +74,63 @@ def test_golden_members_that_are_no_arrays(tmp_path, fault):
     """A golden member that is no array is refused."""
     with pytest.raises(BundleError, match=r"golden/frames\.npy"):
         selftest.run(open_bundle(write_tiny_bundle(tmp_path / "x", fault)))
+
+
+def found_by(tmp_path, change):
+    """The check where the engine's answers are changed."""
+    bundle = open_bundle(write_device_bundle(tmp_path / "x"))
+    golden = selftest.read_golden(bundle, bundle.manifest.engines[0])
+    cells = [maps_of(taken[..., 0], 2).astype(np.float32) for taken in golden.frames]
+    raws = [RawOutput(logits=logits.copy(), cam=cam) for logits, cam in zip(golden.logits, cells, strict=True)]
+    return selftest.compare(bundle.manifest, bundle.manifest.engines[0], golden, [change(raw) for raw in raws])
+
+
+def broken_map(value):
+    def change(raw):
+        cam = raw.cam.copy()
+        cam[0, 0, 0] += value
+        return RawOutput(logits=raw.logits, cam=cam)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "says"),
+    [
+        (lambda raw: raw, "PASS", ""),
+        (broken_map(0.1), "FAIL", "a map does not add up to its logit: off by 0.00625 logit units, 0.0001 allowed"),
+        (broken_map(float("nan")), "FAIL", "a map is not finite"),
+        (broken_map(float("inf")), "FAIL", "a map is not finite"),
+        (lambda raw: RawOutput(logits=raw.logits, cam=None), "FAIL", "a map is not finite"),
+        (lambda raw: RawOutput(logits=raw.logits + np.float32("nan"), cam=raw.cam), "FAIL", "arithmetic differs"),
+    ],
+)
+def test_maps_are_part_of_the_golden_frames(tmp_path, change, status, says):
+    """Logits that are right do not pass where a map is not finite, is missing, or is not the one that they are the mean of."""
+    found = found_by(tmp_path, change)
+    assert (found.status, found.reason) == (status, says) if not says.startswith("arith") else found.status == status
+    assert (found.max_residual is None) == ("not finite" in says or "arith" in says)
+
+
+def test_answers_that_changed_are_told(tmp_path):
+    """The number of golden frames with other labels is told, and is no failure while the logits are within the tolerance."""
+    assert found_by(tmp_path, lambda raw: raw).label_changes == 0
+    found = found_by(tmp_path, lambda raw: RawOutput(logits=raw.logits[::-1].copy(), cam=raw.cam))
+    assert (found.label_changes, found.status) == (3, "FAIL")
+
+
+class Broken(FakeEngine):
+    """Fails on a frame."""
+
+    def __init__(self):
+        super().__init__([0.0, 0.0], np.zeros((2, 4, 4)), self.fail)
+
+    def fail(self):
+        raise TargetError("the GPU is gone")
+
+
+def test_an_engine_that_fails_on_a_golden_frame_fails(tmp_path, monkeypatch):
+    """FAIL, with the engine's own words; nothing is raised."""
+    monkeypatch.setattr(classifier, "open_engine", lambda *_: Broken())
+    found = check(tmp_path / "x")
+    assert (found.status, found.reason, found.label_changes) == ("FAIL", "the GPU is gone", None)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from edgekit.cli.console import TerminalProgress, print_json, say
+from edgekit.cli.console import TerminalProgress, only_a_document, print_json, say
 from edgekit.errors import TargetError
 
 if TYPE_CHECKING:
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 def build(
     bundle: Path = typer.Argument(metavar="BUNDLE", help="A bundle (.edgekit)."),
+    again: bool = typer.Option(
+        False,
+        "--again",
+        help="Try and time the engines again although what an earlier build found still holds; plans are kept where they fit.",
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document on stdout."),
 ) -> None:
     """Build a bundle's TensorRT engines on this device, try them on its golden frames, and choose the fastest that passes."""
@@ -26,7 +31,8 @@ def build(
 
     opened = open_bundle(bundle)
     cache = EngineCache()
-    outcome = choose(opened, cache, TerminalProgress())
+    with only_a_document():
+        outcome = choose(opened, cache, TerminalProgress(), again=again)
     if as_json:
         print_json(
             {
@@ -35,11 +41,14 @@ def build(
                 "cache": str(cache.folder),
                 "engines": [encode(one) for one in outcome.tried],
                 "order": list(outcome.order),
+                "notes": list(outcome.notes),
             }
         )
     else:
         for one in outcome.tried:
             say(_line(one))
+        if all(one.earlier for one in outcome.tried):
+            say("nothing was done: what an earlier build found still holds; --again tries the engines again")
         if outcome.order:
             say(f"{outcome.order[0]} answers from now on; engines are kept in {cache.folder}")
     if not outcome.order:
@@ -56,6 +65,8 @@ def _line(one: Tried) -> str:
         parts.append(f"{made}, {one.built.size_bytes / 2**20:.1f} MiB")
     if one.max_difference is not None:
         parts.append(f"{one.frames} golden frames, largest difference {one.max_difference:.3g} logit units of {one.tolerance:.3g} allowed")
+    if one.label_changes:
+        parts.append(f"{one.label_changes} of them answered with another label")
     if one.latency_ms is not None:
         parts.append(f"{one.latency_ms:.2f} ms a frame")
     if one.reason:

@@ -4,8 +4,12 @@ Rules this file keeps:
 
 1. An engine may answer only where it reproduces the golden frames of the bundle on this device; how fast it is plays no part in that.
 2. Those that do are timed pair by pair, interleaved. One is preferred for its speed where the 95 % interval of the ratio says that it is faster; otherwise
-   the manifest's order stands.
+   the manifest's order stands. Where timing fails, it stands too, and a note says why.
 3. What is written down holds for this bundle on this device with these plans; a new plan withdraws it.
+4. What was found before and still holds is taken as it is, and said to be: a command that a device runs at every start must not take a working engine away.
+   `again` does everything anew.
+5. Only PASS and FAIL last. An engine that could not be tried is tried again the next time, and never takes the place of one that passed with the plan that is
+   still there.
 """
 
 from __future__ import annotations
@@ -15,19 +19,25 @@ import functools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.bundle.reader import Bundle
-from edgekit.errors import BundleError, TargetError
+from edgekit.errors import EdgekitError, TargetError
 from edgekit.profiler import clock
 from edgekit.profiler.clock import Budget
 from edgekit.profiler.warmup import steady_state
 from edgekit.runtime import selftest
-from edgekit.runtime.engines import open_engine, tensorrt_build
-from edgekit.runtime.engines.engine_cache import Choice, EngineCache
+from edgekit.runtime.classifier import open_for_check
+from edgekit.runtime.engines import tensorrt_build
+from edgekit.runtime.engines.base import ModelRefusedError
+from edgekit.runtime.engines.cache_keys import DeviceKey
+from edgekit.runtime.engines.choice_file import Choice
+from edgekit.runtime.engines.engine_cache import EngineCache
 from edgekit.runtime.engines.tensorrt_build import Built, Progress
+from edgekit.schema.decode import decode
 
 Call = Callable[[], object]
 
@@ -46,7 +56,10 @@ class Tried:
         frames: Golden frames compared; 0 where none were.
         max_difference: Largest |Δlogit|; None where not run.
         tolerance: What was allowed.
+        max_residual: Largest |mean of a map + bias − logit|; None where the bundle has no maps or not run.
+        label_changes: Golden frames with other labels than where the bundle was proven; None where not run.
         latency_ms: Median of one frame on the engine alone, without preprocessing; None where not timed.
+        earlier: Whether an earlier build found this, and it still holds.
     """
 
     engine: str
@@ -56,18 +69,28 @@ class Tried:
     frames: int
     max_difference: float | None
     tolerance: float
+    max_residual: float | None = None
+    label_changes: int | None = None
     latency_ms: float | None = None
+    earlier: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a device made of a bundle: every engine that was tried, and the names of those that may answer, the fastest first."""
+    """What a device made of a bundle.
+
+    Attributes:
+        tried: Every engine that is built on the device.
+        order: Those that may answer, the fastest first.
+        notes: What did not work on the way and changes nothing of that.
+    """
 
     tried: tuple[Tried, ...]
     order: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
-def choose(bundle: Bundle, cache: EngineCache, progress: Progress, *, budget: Budget | None = None) -> Outcome:
+def choose(bundle: Bundle, cache: EngineCache, progress: Progress, *, budget: Budget | None = None, again: bool = False) -> Outcome:
     """Builds, tries and orders; the choice is in the cache afterwards.
 
     Args:
@@ -75,10 +98,12 @@ def choose(bundle: Bundle, cache: EngineCache, progress: Progress, *, budget: Bu
         cache: Where plans and the choice are kept.
         progress: Is told how far it is.
         budget: How long a pair is timed; None for `BUDGET`.
+        again: Whether engines are tried and timed although what an earlier build found still holds; plans are built again only where they must be.
 
     Raises:
         TargetError: The bundle has no engine that is built on the device, or there is no GPU here.
         MissingEngineError: TensorRT or a binding of CUDA is not installed.
+        BundleError: A model or a setting is not one that any device may take.
         OutputError: The cache cannot be written.
     """
     specs = [spec for spec in bundle.manifest.engines if tensorrt_build.is_tensorrt(spec.name)]
@@ -86,25 +111,94 @@ def choose(bundle: Bundle, cache: EngineCache, progress: Progress, *, budget: Bu
         names = ", ".join(spec.name for spec in bundle.manifest.engines)
         raise TargetError(f"{bundle.path} has no engine that is built on the device, only {names}", hint="it runs as it is: edgekit verify")
     device = tensorrt_build.this_device()
-    tried = [_try(bundle, spec, cache, progress) for spec in specs]
-    passed = [spec for spec in specs if any(one.engine == spec.name and one.status == "PASS" for one in tried)]
-    order, medians = _fastest_first(bundle, passed, _Timing(budget=budget or BUDGET, progress=progress))
-    outcome = Outcome(tried=tuple(dataclasses.replace(one, latency_ms=medians.get(one.engine)) for one in tried), order=order)
-    cache.store_choice(
-        bundle.digest,
-        device,
-        Choice(order=order, refused={one.engine: one.reason for one in tried if one.status != "PASS"}),
-        {one.engine: one.built.entry for one in tried if one.built is not None},
-        {"tried": [asdict(one) for one in outcome.tried]},
+    stored = cache.load_choice(bundle.digest, device)
+    earlier = _earlier(bundle, specs, cache, device, stored) if isinstance(stored, Choice) else {}
+    tried = [
+        _reused(earlier[spec.name], progress) if spec.name in earlier and not again else _try(bundle, spec, cache, progress)
+        for spec in specs
+    ]
+    if isinstance(stored, Choice) and all(one.earlier for one in tried):
+        return Outcome(tried=tuple(tried), order=stored.order)
+    standing = [one for one in tried if one.status == "NOT RUN" and one.engine in earlier]
+    order, medians, notes = _ordered(bundle, specs, tried, _Timing(budget=budget or BUDGET, progress=progress))
+    if standing and isinstance(stored, Choice):
+        order, notes = _with_standing(order, standing, stored, notes)
+    told = tuple(dataclasses.replace(one, latency_ms=medians.get(one.engine, one.latency_ms)) for one in tried)
+    kept = [earlier[one.engine] if one in standing else one for one in told]
+    cache.store_choice(bundle.digest, device, _choice(order, kept))
+    for note in notes:
+        progress.note(note)
+    return Outcome(tried=told, order=order, notes=notes)
+
+
+def _choice(order: tuple[str, ...], tried: Sequence[Tried]) -> Choice:
+    built = [one for one in tried if one.built is not None]
+    return Choice(
+        order=order,
+        refused={one.engine: one.reason for one in tried if one.status == "FAIL"},
+        untried={one.engine: one.reason for one in tried if one.status == "NOT RUN"},
+        entries={one.engine: one.built.entry for one in built if one.built is not None},
+        plans={one.engine: one.built.sha256 for one in built if one.built is not None},
+        tried=tuple(asdict(one) for one in tried),
     )
-    return outcome
+
+
+def _earlier(bundle: Bundle, specs: Sequence[EngineSpec], cache: EngineCache, device: DeviceKey, stored: Choice) -> dict[str, Tried]:
+    """What an earlier build found of each engine, where it lasts (rule 5) and the plan that it was found with is whole and in the cache."""
+    found = {one.get("engine"): one for one in stored.tried}
+    kept = {}
+    for spec in specs:
+        lasting = spec.name in stored.order or spec.name in stored.refused
+        plan = tensorrt_build.find(spec, bundle.members, cache, device)
+        if not lasting or not isinstance(plan, Built):
+            continue
+        told = _decoded(found.get(spec.name))
+        same = stored.entries.get(spec.name) == plan.entry and stored.plans.get(spec.name) == plan.sha256
+        if same and told is not None and told.status == ("PASS" if spec.name in stored.order else "FAIL"):
+            kept[spec.name] = dataclasses.replace(told, built=plan, earlier=True)
+    return kept
+
+
+def _decoded(document: Any) -> Tried | None:
+    """What was told of an engine; None where nothing was, or not in this version's form."""
+    try:
+        return decode(Tried, document, where="the choice", error=TargetError)
+    except TargetError:
+        return None
+
+
+def _reused(found: Tried, progress: Progress) -> Tried:
+    progress.begin(f"{found.engine}, as an earlier build found it", cached=True)
+    progress.end()
+    return found
+
+
+def _ordered(
+    bundle: Bundle, specs: Sequence[EngineSpec], tried: Sequence[Tried], timing: _Timing
+) -> tuple[tuple[str, ...], dict[str, float], tuple[str, ...]]:
+    """Names of the engines that passed in order, their medians in milliseconds, and a note where they could not be timed (rule 2)."""
+    passed = [spec for spec in specs if any(one.engine == spec.name and one.status == "PASS" for one in tried)]
+    try:
+        return (*_fastest_first(bundle, passed, timing), ())
+    except EdgekitError as error:
+        return tuple(spec.name for spec in passed), {}, (f"not timed, so the manifest's order stands: {error.message}",)
+
+
+def _with_standing(
+    order: tuple[str, ...], standing: Sequence[Tried], stored: Choice, notes: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The order with those that passed before and could not be tried now (rule 5): the places that they had."""
+    names = {one.engine for one in standing}
+    before = [name for name in stored.order if name in names or name in order]
+    told = (f"{one.engine} could not be tried, so what an earlier build found of it stands: {one.reason}" for one in standing)
+    return (*before, *(name for name in order if name not in before)), (*notes, *told)
 
 
 def _try(bundle: Bundle, spec: EngineSpec, cache: EngineCache, progress: Progress) -> Tried:
     tolerance = bundle.manifest.golden.tolerance[spec.name]
     try:
         built = tensorrt_build.build(spec, bundle.members, cache, progress)
-    except (TargetError, BundleError) as error:
+    except (TargetError, ModelRefusedError) as error:
         return Tried(
             engine=spec.name, status="NOT RUN", reason=error.message, built=None, frames=0, max_difference=None, tolerance=tolerance
         )
@@ -119,6 +213,8 @@ def _try(bundle: Bundle, spec: EngineSpec, cache: EngineCache, progress: Progres
         frames=check.frames,
         max_difference=check.max_difference,
         tolerance=tolerance,
+        max_residual=check.max_residual,
+        label_changes=check.label_changes,
     )
 
 
@@ -129,7 +225,7 @@ def _fastest_first(bundle: Bundle, specs: Sequence[EngineSpec], timing: _Timing)
     ordered: list[tuple[str, Call]] = []
     with ExitStack() as held:
         for spec in specs:
-            engine = open_engine(spec, bundle.members)
+            engine = open_for_check(bundle, spec)
             held.callback(engine.close)
             call = functools.partial(engine.infer, tensor)
             place = len(ordered)

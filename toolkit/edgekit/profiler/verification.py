@@ -34,7 +34,8 @@ from edgekit.runtime import selftest
 from edgekit.runtime.classifier import Classifier
 from edgekit.runtime.engines import open_engine, tensorrt_build
 from edgekit.runtime.engines.base import Engine
-from edgekit.runtime.engines.engine_cache import EngineCache, Unusable
+from edgekit.runtime.engines.cache_keys import Unusable
+from edgekit.runtime.engines.engine_cache import EngineCache
 from edgekit.runtime.engines.tensorrt_engine import TensorRtEngine
 
 FEWEST_SAMPLES = 50

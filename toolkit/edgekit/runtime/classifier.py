@@ -10,10 +10,14 @@ Rules this file keeps:
 
 1. Only verified bytes reach the engine: the reader has checked every member's digest on the memory the engine then reads.
 2. The engine that runs is the first one of the bundle that can run here, in the order of `engines.choice`; every engine of a bundle was accepted by its
-   gate, and nothing else ever answers. Which one does, and why not those before it, is in `engine_notes` and in each answer. Whoever names an engine gets
-   that one or an error. A bundle that is damaged, or whose model is not what its manifest says, is an error and no reason for another engine.
-3. Logit = mean of the map + bias is checked on every frame; a map that breaks it is withheld, the answer is kept.
-4. `predict` may be called from several threads; frames are then answered one at a time.
+   gate, and nothing else ever answers. Which one does, and why not those before it, is in `engine_notes` and in each answer. Where a library is missing or
+   refuses the model, or the device cannot run it, the next engine is tried; where a bundle is damaged, asks for a setting that none may, or has a model that
+   is not what its manifest says, that is an error and no reason for another engine.
+3. An engine that fails on a frame gives way to the next in the same manner, for good, and that frame is answered there; where none is left, the failure is
+   the answer.
+4. Whoever names an engine gets that one or an error, before a frame and at each; one that was refused here is refused by its name too.
+5. Logit = mean of the map + bias is checked on every frame; a map that breaks it is withheld, the answer is kept.
+6. `predict` may be called from several threads; frames are then answered one at a time, and an answer is wholly of one engine.
 """
 
 from __future__ import annotations
@@ -21,9 +25,12 @@ from __future__ import annotations
 import os
 import platform
 import threading
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter_ns
+from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +42,8 @@ from edgekit.evaluation import decision
 from edgekit.imaging.preprocess import check_frame, preprocess
 from edgekit.runtime.cpu import instruction_sets
 from edgekit.runtime.engines import open_engine
-from edgekit.runtime.engines.base import Engine, RawOutput
-from edgekit.runtime.engines.choice import Candidate, candidates
+from edgekit.runtime.engines.base import Engine, ModelRefusedError, RawOutput
+from edgekit.runtime.engines.choice import candidates, open_candidate
 from edgekit.runtime.prediction import Prediction
 
 _MAP_WITHHELD = "the map does not add up to the logit and is withheld"
@@ -58,8 +65,34 @@ def load(path: str | os.PathLike[str], *, engine: str | None = None) -> Classifi
     return Classifier(open_bundle(Path(path)), engine=engine)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Inferred:
+    """What one engine gave for a frame, with what belongs to that engine."""
+
+    raw: RawOutput
+    engine: str
+    notes: tuple[str, ...]
+    temperature: float
+
+
+def open_for_check(bundle: Bundle, spec: EngineSpec) -> Engine:
+    """Opens an engine to find out whether it may answer here: for golden frames and timings. Whoever answers with it opens a `Classifier`.
+
+    Raises:
+        EdgekitError: It cannot be opened, or the model is not what the manifest says.
+    """
+    check_machine(bundle.manifest)
+    engine = open_engine(spec, bundle.members)
+    try:
+        _check_graph(bundle.manifest, bundle.path, engine)
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
 class Classifier:
-    """A bundle, opened on an engine."""
+    """A bundle, opened on an engine. It may be used as a context manager, which closes it."""
 
     def __init__(self, bundle: Bundle, *, engine: str | None = None) -> None:
         self.manifest: Manifest = bundle.manifest
@@ -67,13 +100,29 @@ class Classifier:
         self.path: Path = bundle.path
         self.size_bytes: int = bundle.size_bytes
         self.engine_notes: list[str] = []
-        _check_architecture(bundle.manifest)
-        check_instruction_sets(self.manifest.target.instruction_sets, self.manifest.target.name)
-        spec, self.engine = self._open(bundle, engine)
-        self.engine_name: str = spec.name
-        self._temperature = self.manifest.decision.temperature if spec.temperature is None else spec.temperature
-        _check_graph(bundle, self.engine)
+        check_machine(self.manifest)
+        self._members = bundle.members
+        self._rest = deque(candidates(self._wanted(engine), bundle.digest))
         self._lock = threading.Lock()
+        self._closed = False
+        self.engine_name: str
+        self.engine: Engine
+        errors = self._open_next()
+        if errors:
+            raise _none_runs(bundle, errors, self.engine_notes)
+
+    def __enter__(self) -> Classifier:  # noqa: PYI034 - typing.Self came with Python 3.11
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives back what the engine holds, after the frame that is being answered; again does nothing. No frame is answered afterwards."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self.engine.close()
 
     def predict(self, frame: NDArray[np.uint8]) -> Prediction:
         """Classifies one frame.
@@ -84,22 +133,41 @@ class Classifier:
 
         Raises:
             DataError: The frame is not one: wrong type, shape, empty or too large.
-            TargetError: The engine failed.
+            TargetError: The engine failed, and no other engine of the bundle can run here; or the classifier was closed.
+            BundleError: The engine failed, and the bundle is wrong about the next one.
         """
         start = perf_counter_ns()
         held = check_frame(frame).copy()
         tensor = preprocess(held, self.manifest.input)
         prepared = perf_counter_ns()
         with self._lock:
-            raw = self.engine.infer(tensor)
+            found = self._infer(tensor)
         inferred = perf_counter_ns()
-        return self._answer(held, raw, (start, prepared, inferred))
+        return self._answer(held, found, (start, prepared, inferred))
 
-    def _answer(self, held: NDArray[np.uint8], raw: RawOutput, clock: tuple[int, int, int]) -> Prediction:
-        manifest = self.manifest
+    def _infer(self, tensor: NDArray[np.uint8]) -> _Inferred:
+        """What the engine gives, or the first of those after it that does (rule 3); under the lock."""
+        if self._closed:
+            raise TargetError("the classifier was closed", hint="open the bundle again")
+        while True:
+            try:
+                raw = self.engine.infer(tensor)
+            except TargetError as error:
+                failed, before = self.engine, len(self.engine_notes)
+                self.engine_notes.append(f"{self.engine_name}: failed on a frame: {error.message}")
+                if self._open_next():
+                    # Nothing else runs: this engine stays, and may do better on the next frame.
+                    del self.engine_notes[before:]
+                    raise
+                failed.close()
+            else:
+                return _Inferred(raw=raw, engine=self.engine_name, notes=tuple(self.engine_notes), temperature=self._temperature)
+
+    def _answer(self, held: NDArray[np.uint8], inferred_by: _Inferred, clock: tuple[int, int, int]) -> Prediction:
+        manifest, raw = self.manifest, inferred_by.raw
         output = manifest.output
         logits = decision.logits_by_label(raw.logits, output)
-        probability = decision.probabilities(logits, output, outputs=len(raw.logits), temperature=self._temperature)
+        probability = decision.probabilities(logits, output, outputs=len(raw.logits), temperature=inferred_by.temperature)
         chosen = decision.answers(probability[None], output, manifest.decision.thresholds)[0]
         named = tuple(label for label, is_chosen in zip(output.labels, chosen, strict=True) if is_chosen)
         maps, reason = _maps(raw, manifest.cam, manifest.cam_reason, len(output.labels))
@@ -112,8 +180,8 @@ class Classifier:
             accepted=manifest.accepted,
             assessable=True,
             reason=reason,
-            engine=self.engine_name,
-            engine_notes=tuple(self.engine_notes),
+            engine=inferred_by.engine,
+            engine_notes=inferred_by.notes,
             stages_ms={"preprocess": (prepared - start) / 1e6, "infer": (inferred - prepared) / 1e6, "cam": (end - inferred) / 1e6},
             latency_ms=(end - start) / 1e6,
             _maps=maps,
@@ -121,29 +189,44 @@ class Classifier:
             _manifest=manifest,
         )
 
-    def _open(self, bundle: Bundle, name: str | None) -> tuple[EngineSpec, Engine]:
-        """The engine that answers, and its entry in the manifest (rule 2)."""
-        names = [spec.name for spec in bundle.manifest.engines]
-        if name is not None:
-            if name not in names:
-                raise TargetError(f"{bundle.path}: the bundle holds no {name!r} engine", hint=nearest(name, names))
-            named = bundle.manifest.engines[names.index(name)]
-            return named, open_engine(named, bundle.members)
+    def _wanted(self, name: str | None) -> Sequence[EngineSpec]:
+        """The engines that may answer: all of the bundle, or the one that was named (rule 4)."""
+        specs = self.manifest.engines
+        if name is None:
+            return specs
+        named = [spec for spec in specs if spec.name == name]
+        if not named:
+            raise TargetError(f"{self.path}: the bundle holds no {name!r} engine", hint=nearest(name, [spec.name for spec in specs]))
+        return named
+
+    def _open_next(self) -> list[EdgekitError]:
+        """Opens the next engine that can run here (rule 2).
+
+        Returns:
+            Nothing where one was opened; where none was, why not.
+        """
         errors: list[EdgekitError] = []
-        for candidate in candidates(bundle.manifest.engines, bundle.digest):
+        while self._rest:
+            candidate = self._rest.popleft()
             spec = candidate.spec
             try:
-                return spec, _open_candidate(candidate, bundle)
-            except (MissingEngineError, TargetError, BundleError) as error:
+                engine = open_candidate(candidate, self._members)
+            except (MissingEngineError, TargetError, ModelRefusedError) as error:
                 self.engine_notes.append(f"{spec.name}: {error.message}")
                 errors.append(error)
-        raise _none_runs(bundle, errors, self.engine_notes)
-
-
-def _open_candidate(candidate: Candidate, bundle: Bundle) -> Engine:
-    if candidate.refusal is not None:
-        raise candidate.refusal
-    return open_engine(candidate.spec, bundle.members)
+                continue
+            try:
+                _check_graph(self.manifest, self.path, engine)
+            except BaseException:
+                engine.close()
+                raise
+            if not self._rest:
+                # Nothing will be opened from them any more, and a device has little memory.
+                self._members = {}
+            self.engine, self.engine_name = engine, spec.name
+            self._temperature = self.manifest.decision.temperature if spec.temperature is None else spec.temperature
+            return []
+        return errors or [TargetError(f"{self.path}: no other engine of the bundle is left", hint="edgekit verify BUNDLE")]
 
 
 def _none_runs(bundle: Bundle, errors: Sequence[EdgekitError], notes: Sequence[str]) -> EdgekitError:
@@ -155,13 +238,19 @@ def _none_runs(bundle: Bundle, errors: Sequence[EdgekitError], notes: Sequence[s
     return kind(f"{bundle.path}: no engine of the bundle runs here: {'; '.join(notes)}", hint="; ".join(hints))
 
 
-def _check_architecture(manifest: Manifest) -> None:
+def check_machine(manifest: Manifest) -> None:
+    """Refuses a machine that a bundle was not proven for.
+
+    Raises:
+        TargetError: It has another architecture, or its CPU lacks what was needed.
+    """
     machine = platform.machine().lower()
     if machine not in manifest.target.architectures:
         raise TargetError(
             f"the bundle was proven on {', '.join(manifest.target.architectures)}, this machine is {machine}",
             hint=f"compile it for this machine; it was compiled for the target {manifest.target.name}",
         )
+    check_instruction_sets(manifest.target.instruction_sets, manifest.target.name)
 
 
 def check_instruction_sets(wanted: Sequence[str], target: str) -> None:
@@ -189,22 +278,30 @@ def check_instruction_sets(wanted: Sequence[str], target: str) -> None:
         )
 
 
-def _check_graph(bundle: Bundle, engine: Engine) -> None:
+def _check_graph(manifest: Manifest, path: Path, engine: Engine) -> None:
     """What the manifest says of the graph must be so: a map of another size would be drawn in the wrong place."""
-    manifest, cam = bundle.manifest, bundle.manifest.cam
+    cam = manifest.cam
     for what, listed, found in (
         ("takes frames of the shape", (1, *manifest.input.size, manifest.input.frame_channels), engine.input_shape),
         ("computes maps of the shape", None if cam is None else (cam.maps, cam.rows, cam.columns), engine.map_shape),
     ):
         if listed != found:
-            raise BundleError(f"{bundle.path}: the model {what} {found}, the manifest says {listed}", hint="compile the bundle again")
+            raise BundleError(f"{path}: the model {what} {found}, the manifest says {listed}", hint="compile the bundle again")
+
+
+def completeness_residual(raw: RawOutput, spec: CamSpec) -> NDArray[np.float32]:
+    """|mean of the map + bias − logit| a raw logit, float32 (outputs,), in logit units; NaN where a map is not finite or there is none."""
+    if raw.cam is None:
+        return np.full_like(raw.logits, np.nan)
+    residual: NDArray[np.float32] = np.abs(raw.cam.mean(axis=(1, 2)) + np.asarray(spec.bias, dtype=np.float32) - raw.logits)
+    return residual
 
 
 def _maps(raw: RawOutput, spec: CamSpec | None, why_none: str, labels: int) -> tuple[NDArray[np.float32] | None, str]:
     """The maps by label, or None with the reason."""
     if spec is None or raw.cam is None:
         return None, why_none
-    residual = np.abs(raw.cam.mean(axis=(1, 2)) + np.asarray(spec.bias, dtype=np.float32) - raw.logits)
+    residual = completeness_residual(raw, spec)
     # Written so that NaN is withheld too.
     if not bool((residual <= spec.tolerance).all()):
         return None, f"{_MAP_WITHHELD} (off by {float(residual.max()):.3g} logit units)"

@@ -1,21 +1,28 @@
 """The golden frames: does this machine answer as the machine the bundle was proven on?
 
-Runs at `edgekit verify` and at the end of a compile, not at every opening. The frames are synthetic, so they prove that the arithmetic is the same,
-not that the answers on patients are right: that is what the acceptance gate has shown, once, with the same arithmetic.
+Runs at `edgekit build`, at `edgekit verify` and at the end of a compile, not at every opening. The frames are synthetic, so they prove that the arithmetic is
+the same, not that the answers on patients are right: that is what the acceptance gate has shown, once, with the same arithmetic.
+
+Rules this file keeps:
+
+1. PASS: every logit is within the tolerance of the one that was proven, and every map is finite and adds up to its logit.
+2. FAIL: it is not, or the engine failed on a frame. NOT RUN: the engine cannot be opened here.
+3. An answer that changed is told and fails nothing: a synthetic frame may lie on the border between two labels, and the tolerance is the bound.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bundle.manifest import EngineSpec
+from edgekit.bundle.manifest import CamSpec, EngineSpec, Manifest
 from edgekit.bundle.reader import Bundle
 from edgekit.errors import BundleError, EdgekitError, TargetError
-from edgekit.runtime.classifier import Classifier
+from edgekit.evaluation import decision
+from edgekit.runtime.classifier import completeness_residual, open_for_check
+from edgekit.runtime.engines.base import RawOutput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +36,8 @@ class EngineCheck:
         max_difference: Largest |Δlogit|; None when not run.
         tolerance: What was allowed.
         reason: Why it failed or was not run.
+        max_residual: Largest |mean of a map + bias − logit|; None where the bundle has no maps, where they are not finite, or when not run.
+        label_changes: Golden frames that are answered with other labels than the machine gave that the bundle was proven on; None when not run.
     """
 
     engine: str
@@ -37,6 +46,23 @@ class EngineCheck:
     max_difference: float | None
     tolerance: float
     reason: str
+    max_residual: float | None = None
+    label_changes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Golden:
+    """The golden members for one engine: what goes in, and what came out where the bundle was proven.
+
+    Attributes:
+        frames: uint8 (frames, rows, columns, channels).
+        logits: float32 (frames, outputs), finite.
+        tolerance: Largest |Δlogit|.
+    """
+
+    frames: NDArray[np.uint8]
+    logits: NDArray[np.float32]
+    tolerance: float
 
 
 def run(bundle: Bundle) -> tuple[EngineCheck, ...]:
@@ -54,19 +80,30 @@ def check(bundle: Bundle, spec: EngineSpec) -> EngineCheck:
     Raises:
         BundleError: The golden members do not fit the manifest.
     """
-    golden = bundle.manifest.golden
-    frames = bundle.load_array(golden.frames)
-    expected = bundle.load_array(golden.logits[spec.name])
-    status, difference, reason = _compare(bundle, spec, frames, expected)
-    return EngineCheck(
-        engine=spec.name, status=status, frames=len(frames), max_difference=difference, tolerance=golden.tolerance[spec.name], reason=reason
-    )
+    golden = read_golden(bundle, spec)
+    try:
+        engine = open_for_check(bundle, spec)
+    except EdgekitError as error:
+        return _unfinished(spec, golden, "NOT RUN", f"{error.message}; {error.hint}" if error.hint else error.message)
+    try:
+        found = [engine.infer(np.ascontiguousarray(frame[None])) for frame in golden.frames]
+    except TargetError as error:
+        return _unfinished(spec, golden, "FAIL", error.message)
+    finally:
+        engine.close()
+    return compare(bundle.manifest, spec, golden, found)
 
 
-def _compare(bundle: Bundle, spec: EngineSpec, frames: NDArray[Any], expected: NDArray[Any]) -> tuple[str, float | None, str]:
-    """Status, largest |Δlogit| and reason."""
-    taken = bundle.manifest.input
-    shape = (len(frames), *taken.size, taken.frame_channels)
+def read_golden(bundle: Bundle, spec: EngineSpec) -> Golden:
+    """The golden members for an engine.
+
+    Raises:
+        BundleError: They do not fit the manifest.
+    """
+    manifest = bundle.manifest
+    frames = bundle.load_array(manifest.golden.frames)
+    expected = bundle.load_array(manifest.golden.logits[spec.name])
+    shape = (len(frames), *manifest.input.size, manifest.input.frame_channels)
     if (
         frames.dtype != np.uint8
         or frames.shape != shape
@@ -77,17 +114,48 @@ def _compare(bundle: Bundle, spec: EngineSpec, frames: NDArray[Any], expected: N
             f"{bundle.path}: the golden frames {frames.shape} and logits {expected.shape} are not {shape} and finite",
             hint="compile it again",
         )
-    try:
-        engine = Classifier(bundle, engine=spec.name).engine
-    except EdgekitError as error:
-        return "NOT RUN", None, f"{error.message}; {error.hint}" if error.hint else error.message
-    try:
-        found = np.stack([engine.infer(np.ascontiguousarray(frame[None])).logits for frame in frames])
-    except TargetError as error:
-        return "FAIL", None, error.message
-    finally:
-        engine.close()
-    difference = float(np.abs(found - expected).max())
-    if difference <= bundle.manifest.golden.tolerance[spec.name]:
-        return "PASS", difference, ""
-    return "FAIL", difference, "this machine's arithmetic differs from the one the bundle was proven with"
+    return Golden(frames=frames, logits=expected, tolerance=manifest.golden.tolerance[spec.name])
+
+
+def compare(manifest: Manifest, spec: EngineSpec, golden: Golden, found: list[RawOutput]) -> EngineCheck:
+    """Compares what an engine gave for the golden frames with what was proven (rule 1)."""
+    logits = np.stack([raw.logits for raw in found])
+    difference = float(np.abs(logits - golden.logits).max())
+    residual, reason = None if manifest.cam is None else _worst_residual(manifest.cam, found), ""
+    if not difference <= golden.tolerance:
+        reason = "this machine's arithmetic differs from the one the bundle was proven with"
+    elif residual is not None and not np.isfinite(residual):
+        reason = "a map is not finite"
+    elif residual is not None and manifest.cam is not None and residual > manifest.cam.tolerance:
+        reason = f"a map does not add up to its logit: off by {residual:.3g} logit units, {manifest.cam.tolerance:.3g} allowed"
+    return EngineCheck(
+        engine=spec.name,
+        status="FAIL" if reason else "PASS",
+        frames=len(golden.frames),
+        max_difference=difference,
+        tolerance=golden.tolerance,
+        reason=reason,
+        max_residual=residual if residual is not None and np.isfinite(residual) else None,
+        label_changes=int((_answers(manifest, spec, logits) != _answers(manifest, spec, golden.logits)).any(axis=1).sum()),
+    )
+
+
+def _worst_residual(cam: CamSpec, found: list[RawOutput]) -> float:
+    """Largest residual of the maps; NaN where one is not finite, or is not there."""
+    if not all(raw.cam is not None and np.isfinite(raw.cam).all() for raw in found):
+        return float("nan")
+    return float(max(completeness_residual(raw, cam).max() for raw in found))
+
+
+def _answers(manifest: Manifest, spec: EngineSpec, logits: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The answers that a user is given, bool (frames, labels)."""
+    output = manifest.output
+    temperature = manifest.decision.temperature if spec.temperature is None else spec.temperature
+    probability = decision.probabilities(decision.logits_by_label(logits, output), output, outputs=logits.shape[1], temperature=temperature)
+    return decision.answers(probability, output, manifest.decision.thresholds)
+
+
+def _unfinished(spec: EngineSpec, golden: Golden, status: str, reason: str) -> EngineCheck:
+    return EngineCheck(
+        engine=spec.name, status=status, frames=len(golden.frames), max_difference=None, tolerance=golden.tolerance, reason=reason
+    )

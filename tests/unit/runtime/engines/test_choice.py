@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
 
+import device_onnx
 import numpy as np
 import pytest
+import trt_device
 from device_bundles import frame, logits_of, write_device_bundle
-from trt_device import Progress, engines_of_the_bundle, install, numpy_engine, write_built_bundle
+from fake_cuda import ORIN
+from trt_device import MODELS, Progress, engines_of_the_bundle, install, numpy_engine, write_built_bundle
 
 import edgekit
 from edgekit.bundle.reader import open_bundle
-from edgekit.errors import BundleError, MissingEngineError, TargetError
+from edgekit.errors import BundleError, MissingEngineError, OutputError, TargetError
 from edgekit.profiler import engine_choice
 from edgekit.profiler.clock import Budget
 from edgekit.runtime.classifier import load
+from edgekit.runtime.engines import cache_files, tensorrt_build
+from edgekit.runtime.engines import cuda as cuda_layer
+from edgekit.runtime.engines.base import EngineNotBuiltError
 from edgekit.runtime.engines.engine_cache import EngineCache
 from edgekit.runtime.engines.tensorrt_engine import TensorRtEngine
 
 QUICK = Budget(seconds=0.0, min_samples=40, max_seconds=20.0)
 
 
-def choose(path, progress=None):
-    return engine_choice.choose(open_bundle(path), EngineCache(), progress or Progress(), budget=QUICK)
+def choose(path, progress=None, *, again=False):
+    return engine_choice.choose(open_bundle(path), EngineCache(), progress or Progress(), budget=QUICK, again=again)
+
+
+def statuses(outcome):
+    return [(one.engine, one.status, one.earlier) for one in outcome.tried]
 
 
 @pytest.fixture
@@ -154,7 +166,7 @@ def test_a_cache_that_others_may_write_to_gives_way_to_the_next_engine(monkeypat
 def test_who_names_an_engine_gets_that_one_or_an_error(monkeypatch, tmp_path, path):
     """There is no way round for an engine that was asked for by its name."""
     prepared(monkeypatch, tmp_path)
-    with pytest.raises(TargetError, match="tensorrt-int8 is not built on this device"):
+    with pytest.raises(TargetError, match="were not built and tried on this device yet"):
         load(path, engine="tensorrt-int8")
     choose(path)
     assert load(path, engine="tensorrt-int8").engine.describe()["name"] == "tensorrt-int8"
@@ -166,7 +178,7 @@ def test_where_nothing_runs_every_reason_is_told(monkeypatch, tmp_path):
     path = write_built_bundle(tmp_path / "x.edgekit", fallback=False)
     with pytest.raises(TargetError, match=r"no engine of the bundle runs here: tensorrt-int8: .*; tensorrt-fp16: ") as caught:
         load(path)
-    assert caught.value.hint == "edgekit build BUNDLE"
+    assert "edgekit build BUNDLE" in caught.value.hint
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(MissingEngineError, match="TensorRT cannot be loaded"):
         load(path)
@@ -194,8 +206,11 @@ def test_a_plan_that_contradicts_the_manifest_is_no_reason_for_another_engine(mo
     """A model of another shape than its manifest says is a wrong bundle, not a device that cannot run it."""
     prepared(monkeypatch, tmp_path)
     choose(path)
+    other = open_bundle(write_built_bundle(tmp_path / "y.edgekit", fault="map-not-listed"))
+    device = tensorrt_build.this_device()
+    EngineCache().store_choice(other.digest, device, EngineCache().load_choice(open_bundle(path).digest, device))
     with pytest.raises(BundleError, match="computes maps of the shape"):
-        load(write_built_bundle(tmp_path / "y.edgekit", fault="map-not-listed"), engine="tensorrt-int8")
+        load(other.path)
 
 
 def test_everything_is_given_back(monkeypatch, tmp_path, path):
@@ -229,3 +244,208 @@ def test_progress_of_every_step(monkeypatch, tmp_path, path):
         "time tensorrt-fp16 against tensorrt-int8",
     ]
     assert [told[0] for told in progress.told].count("end") == len(stages)
+
+
+def test_an_engine_that_was_refused_here_is_refused_by_its_name(monkeypatch, tmp_path, path):
+    """Naming an engine is no way round its golden frames: the refusal is the error, and the plan is not loaded."""
+    device = prepared(monkeypatch, tmp_path, int8=numpy_engine(off=0.5))
+    choose(path)
+    device.world.calls.clear()
+    with pytest.raises(TargetError, match="refused when it was built here: this machine's arithmetic differs") as caught:
+        load(path, engine="tensorrt-int8")
+    assert "--again" in caught.value.hint
+    assert not [name for name in device.world.names() if "deserialize" in name]
+    assert load(path, engine="tensorrt-fp16").predict(frame()).engine == "tensorrt-fp16"
+
+
+def test_a_named_engine_of_another_kind_looks_at_no_gpu(monkeypatch, tmp_path, path):
+    """Whoever names the CPU's engine gets it where the GPU does not answer."""
+    prepared(monkeypatch, tmp_path)
+
+    def broken():
+        raise AssertionError("the GPU was asked")
+
+    monkeypatch.setattr(cuda_layer, "open_cuda", broken)
+    assert load(path, engine="openvino").engine_name == "openvino"
+
+
+def test_a_second_build_takes_what_the_first_found(monkeypatch, tmp_path, path):
+    """Where bundle, device and plans are the same, nothing is built, run, timed or written, and each engine is said to be an earlier finding."""
+    device = prepared(monkeypatch, tmp_path, int8=numpy_engine(off=0.5))
+    first = choose(path)
+    before = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in device.cache.iterdir()}
+    device.world.calls.clear()
+    device.cuda.fail = {"host_alloc"}
+    progress = Progress()
+    second = choose(path, progress)
+    assert (first.order, second.order) == (("tensorrt-fp16",), ("tensorrt-fp16",))
+    assert statuses(second) == [("tensorrt-int8", "FAIL", True), ("tensorrt-fp16", "PASS", True)]
+    assert [one.latency_ms for one in second.tried] == [one.latency_ms for one in first.tried]
+    assert {told[2] for told in progress.told if told[0] == "begin"} == {True}
+    assert device.world.names() == []
+    assert {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in device.cache.iterdir()} == before
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_build_that_goes_wrong_takes_no_working_engine_away(monkeypatch, tmp_path, path, again):
+    """Where the GPU has no memory for a moment, an engine that passed with the plan that is still there goes on answering, also after --again."""
+    device = prepared(monkeypatch, tmp_path, int8=numpy_engine(seconds=0.004))
+    assert choose(path).order == ("tensorrt-fp16", "tensorrt-int8")
+    device.cuda.fail = {"host_alloc"}
+    outcome = choose(path, again=again)
+    assert outcome.order == ("tensorrt-fp16", "tensorrt-int8")
+    assert [one.status for one in outcome.tried] == (["NOT RUN"] * 2 if again else ["PASS"] * 2)
+    assert [note.partition(" ")[0] for note in outcome.notes] == (["tensorrt-int8", "tensorrt-fp16"] if again else [])
+    device.cuda.fail = set()
+    assert (load(path).engine_name, load(path).engine_notes) == ("tensorrt-fp16", [])
+    assert statuses(choose(path)) == [("tensorrt-int8", "PASS", True), ("tensorrt-fp16", "PASS", True)]
+
+
+def test_again_finds_what_has_changed(monkeypatch, tmp_path, path):
+    """With --again an engine that does not reproduce the golden frames any more is refused, though an earlier build saw it pass; its plan is kept."""
+    device = prepared(monkeypatch, tmp_path)
+    choose(path)
+    device.world.engines.update(engines_of_the_bundle(int8=numpy_engine(off=0.5)))
+    assert len(choose(path).order) == 2
+    outcome = choose(path, again=True)
+    assert statuses(outcome) == [("tensorrt-int8", "FAIL", False), ("tensorrt-fp16", "PASS", False)]
+    assert outcome.tried[0].built.cached
+    assert (outcome.order, load(path).engine_name) == (("tensorrt-fp16",), "tensorrt-fp16")
+
+
+def test_what_could_not_be_tried_is_tried_the_next_time(monkeypatch, tmp_path, path):
+    """NOT RUN does not last: the next build tries that engine, and leaves the one that passed alone."""
+    device = prepared(monkeypatch, tmp_path)
+    right = dict(device.world.engines)
+    device.world.engines.pop(MODELS["tensorrt-int8"])
+    assert statuses(choose(path)) == [("tensorrt-int8", "NOT RUN", False), ("tensorrt-fp16", "PASS", False)]
+    with pytest.raises(EngineNotBuiltError, match=r"not built and tried here yet: TensorRT 10\.3\.0 refuses the model"):
+        load(path, engine="tensorrt-int8")
+    device.world.engines.update(right)
+    outcome = choose(path)
+    assert statuses(outcome) == [("tensorrt-int8", "PASS", False), ("tensorrt-fp16", "PASS", True)]
+    assert set(outcome.order) == {"tensorrt-int8", "tensorrt-fp16"}
+
+
+def test_an_engine_whose_plan_changed_is_tried_again(monkeypatch, tmp_path, path):
+    """An earlier finding holds for its plan: where that is damaged, the engine is built and tried, and the other's finding stays."""
+    device = prepared(monkeypatch, tmp_path)
+    choose(path)
+    (plan,) = device.cache.glob("tensorrt-int8-*.plan")
+    plan.write_bytes(b"x")
+    assert statuses(choose(path)) == [("tensorrt-int8", "PASS", False), ("tensorrt-fp16", "PASS", True)]
+    assert load(path).engine_notes == []
+
+
+def edit(path, change):
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+SPOILT = {
+    "tried-of-another-version": lambda found: found.update(tried=[{"engine": "tensorrt-int8"}]),
+    "tried-says-otherwise": lambda found: found["tried"][0].update(status="FAIL"),
+    "another-plan": lambda found: found["plans"].update({"tensorrt-int8": "0" * 64}),
+    "another-entry": lambda found: found["entries"].update({"tensorrt-int8": "tensorrt-int8-x"}),
+}
+
+
+@pytest.mark.parametrize("fault", SPOILT)
+def test_an_earlier_finding_that_does_not_fit_is_none(monkeypatch, tmp_path, path, fault):
+    """A choice in which anything of an engine does not fit makes that engine be tried again."""
+    device = prepared(monkeypatch, tmp_path)
+    choose(path)
+    edit(next(device.cache.glob("choice-*.json")), SPOILT[fault])
+    assert statuses(choose(path))[0] == ("tensorrt-int8", "PASS", False)
+
+
+def test_only_the_plan_that_was_tried_answers(monkeypatch, tmp_path, path):
+    """A whole plan with a fitting sidecar that is not the one of the golden frames is not loaded."""
+    device = prepared(monkeypatch, tmp_path)
+    choose(path)
+    edit(next(device.cache.glob("choice-*.json")), lambda found: found["plans"].update(dict.fromkeys(found["plans"], "0" * 64)))
+    device.world.calls.clear()
+    classifier = load(path)
+    assert classifier.engine_name == "openvino"
+    assert "is not the one that reproduced the golden frames here" in classifier.engine_notes[0]
+    assert not [name for name in device.world.names() if "deserialize" in name]
+
+
+def test_two_power_modes_keep_a_choice_each(monkeypatch, tmp_path, path):
+    """A build in another mode leaves the choice of the first as it was; going back needs no build."""
+    device = prepared(monkeypatch, tmp_path)
+    choose(path)
+    device.cuda.facts = dataclasses.replace(ORIN, multiprocessors=4)
+    assert "tried with multiprocessors 8, here 4" in load(path).engine_notes[0]
+    choose(path)
+    assert load(path).engine_notes == []
+    device.cuda.facts = ORIN
+    assert (load(path).engine_notes, len(list(device.cache.glob("choice-*.json")))) == ([], 2)
+
+
+def test_timing_that_fails_keeps_the_manifests_order(monkeypatch, tmp_path, path):
+    """Engines that passed may answer though they could not be timed; why is a note, and the choice is kept."""
+    prepared(monkeypatch, tmp_path)
+
+    def fail(*_, **__):
+        raise TargetError("the GPU is gone")
+
+    monkeypatch.setattr(engine_choice.clock, "measure_pair", fail)
+    progress = Progress()
+    outcome = choose(path, progress)
+    assert (outcome.order, outcome.notes) == (
+        ("tensorrt-int8", "tensorrt-fp16"),
+        ("not timed, so the manifest's order stands: the GPU is gone",),
+    )
+    assert ("note", outcome.notes[0]) in progress.told
+    assert load(path).engine_notes == []
+
+
+def test_a_cache_that_cannot_be_written_serves(monkeypatch, tmp_path, path):
+    """With whole plans and their choice on a read-only disk, opening works, and so does a build, with and without --again; only a new one is an error."""
+    device = prepared(monkeypatch, tmp_path)
+    choose(path)
+
+    def refuse(*_, **__):
+        raise OutputError("read-only", hint="none")
+
+    monkeypatch.setattr(cache_files, "write", refuse)
+    monkeypatch.setattr(cache_files, "probe", refuse)
+    assert load(path).engine_notes == []
+    assert len(choose(path).order) == 2
+    monkeypatch.setattr(engine_choice.clock, "measure_pair", equal)
+    edit(next(device.cache.glob("choice-*.json")), lambda found: found.update(order=["tensorrt-int8", "tensorrt-fp16"]))
+    assert len(choose(path, again=True).order) == 2
+    device.world.engines.update(engines_of_the_bundle(int8=numpy_engine(off=0.5)))
+    with pytest.raises(OutputError, match="read-only"):
+        choose(path, again=True)
+
+
+def test_a_model_that_asks_for_another_file_is_an_error_on_every_device(monkeypatch, tmp_path):
+    """A model of the bundle that is not whole in itself is no reason for another engine, whether or not TensorRT is there."""
+    prepared(monkeypatch, tmp_path)
+    outside = device_onnx.field(7, device_onnx.field(5, device_onnx.field(8, "w") + device_onnx.field(14, 1)))
+    monkeypatch.setitem(trt_device.MODELS, "tensorrt-int8", outside)
+    path = write_built_bundle(tmp_path / "x.edgekit")
+    for call in (lambda: choose(path), lambda: load(path)):
+        with pytest.raises(BundleError, match="it keeps weights in another file"):
+            call()
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(BundleError, match="it keeps weights in another file"):
+        load(path)
+
+
+def test_a_gpu_that_fails_while_frames_come_gives_way(monkeypatch, tmp_path, path):
+    """After an error that nothing on the GPU survives, the frame is answered by the bundle's other engine, with every reason."""
+    device = prepared(monkeypatch, tmp_path)
+    choose(path)
+    classifier = load(path)
+    first = classifier.engine_name
+    device.cuda.fail = {"synchronize", "free", "host_alloc"}
+    prediction = classifier.predict(frame())
+    assert prediction.engine == "openvino"
+    assert prediction.engine_notes[0] == f"{first}: failed on a frame: synchronize: out of memory"
+    assert len(prediction.engine_notes) == 2
+    np.testing.assert_allclose(list(prediction.logits.values()), logits_of(frame(), 2), atol=1e-4)
+    assert device.cuda.users == 0

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from edgekit.errors import OutputError, TargetError
-from edgekit.runtime.engines import cache_files, engine_cache
-from edgekit.runtime.engines.engine_cache import Choice, DeviceKey, EngineCache, Entry, EntryKey, Unusable
+from edgekit.runtime.engines import cache_files, choice_file, engine_cache
+from edgekit.runtime.engines.cache_keys import DeviceKey, Entry, EntryKey, Unusable
+from edgekit.runtime.engines.choice_file import Choice
+from edgekit.runtime.engines.engine_cache import EngineCache
 
 DEVICE = DeviceKey(
     tensorrt="10.3.0",
@@ -220,49 +224,64 @@ def test_the_sidecar_comes_last(filled, monkeypatch):
     assert isinstance(filled.load(KEY), Unusable)
 
 
-CHOICE = Choice(order=("tensorrt-fp16",), refused={"tensorrt-int8": "it differs"})
-ENTRIES = {"tensorrt-int8": KEY.name, "tensorrt-fp16": "tensorrt-fp16-x"}
+CHOICE = Choice(
+    order=("tensorrt-fp16",),
+    refused={"tensorrt-int8": "it differs"},
+    entries={"tensorrt-int8": KEY.name, "tensorrt-fp16": "tensorrt-fp16-x"},
+    plans={"tensorrt-int8": "1" * 64, "tensorrt-fp16": "2" * 64},
+    tried=({"engine": "tensorrt-int8", "latency_ms": 1.5},),
+)
 
 
 def test_a_choice_comes_back(filled):
     """What was chosen for a bundle on a device is known there, and for no other bundle."""
-    filled.store_choice(BUNDLE, DEVICE, CHOICE, ENTRIES, {})
+    filled.store_choice(BUNDLE, DEVICE, CHOICE)
     assert filled.load_choice(BUNDLE, DEVICE) == CHOICE
     assert "not built and tried on this device yet" in filled.load_choice("c" * 64, DEVICE).reason
 
 
 def test_a_choice_of_another_device_does_not_count(filled):
     """After an update of the device its choices are told and not used."""
-    filled.store_choice(BUNDLE, DEVICE, CHOICE, ENTRIES, {})
+    filled.store_choice(BUNDLE, DEVICE, CHOICE)
     found = filled.load_choice(BUNDLE, dataclasses.replace(DEVICE, tensorrt="10.7.0"))
     assert found.reason == "the bundle's engines were tried with tensorrt 10.3.0, here 10.7.0"
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"order": "tensorrt-int8"}, {"order": [1]}, {"order": None}, {"refused": []}, {"refused": {"a": 1}}, {"bundle": "c" * 64}],
+    [
+        {"order": "tensorrt-int8"},
+        {"order": [1]},
+        {"order": None},
+        {"refused": []},
+        {"refused": {"a": 1}},
+        {"plans": {"a": 1}},
+        {"tried": [1]},
+        {"bundle": "c" * 64},
+    ],
 )
 def test_a_damaged_choice_does_not_count(filled, changes):
     """A choice that is not one is as good as none."""
-    filled.store_choice(BUNDLE, DEVICE, CHOICE, ENTRIES, {})
-    edit(filled.folder / f"choice-{BUNDLE}.json", **changes)
+    filled.store_choice(BUNDLE, DEVICE, CHOICE)
+    edit(filled.folder / choice_file.name(BUNDLE, DEVICE), **changes)
     assert isinstance(filled.load_choice(BUNDLE, DEVICE), Unusable)
 
 
 def test_a_new_plan_withdraws_the_choices_made_with_the_one_before(filled):
     """What reproduced the golden frames was the plan of before; choices with other entries stay."""
-    filled.store_choice(BUNDLE, DEVICE, CHOICE, ENTRIES, {})
-    filled.store_choice("c" * 64, DEVICE, CHOICE, {"tensorrt-int8": "tensorrt-int8-other"}, {})
+    filled.store_choice(BUNDLE, DEVICE, CHOICE)
+    other = dataclasses.replace(CHOICE, entries={"tensorrt-int8": "tensorrt-int8-other"})
+    filled.store_choice("c" * 64, DEVICE, other)
     filled.store(KEY, b"another plan", {})
     assert isinstance(filled.load_choice(BUNDLE, DEVICE), Unusable)
-    assert filled.load_choice("c" * 64, DEVICE) == CHOICE
+    assert filled.load_choice("c" * 64, DEVICE) == other
 
 
 @pytest.mark.parametrize("digest", ["", "x" * 64, "../" * 20, "B" * 64])
 def test_a_digest_is_a_digest(cache, digest):
     """The name of a choice's file cannot lead elsewhere."""
     with pytest.raises(TargetError, match="no digest of a bundle"):
-        cache.store_choice(digest, DEVICE, CHOICE, {}, {})
+        cache.store_choice(digest, DEVICE, CHOICE)
 
 
 def test_a_kind_is_a_name(cache):
@@ -287,3 +306,122 @@ def test_the_largest_payload_is_a_limit(filled, monkeypatch):
     """A plan that is larger than any is not read."""
     monkeypatch.setattr(engine_cache, "MAX_PAYLOAD_BYTES", 1023)
     assert "more than the 1023 it may have" in filled.load(KEY).reason
+
+
+def other_user(work):
+    """What a function returns, or the error it raises, in a process of a user who owns nothing here."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+
+    def child():
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        try:
+            there.send(work())
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            there.send(error)
+
+    process = context.Process(target=child)
+    process.start()
+    found = here.recv() if here.poll(20) else None
+    process.join(20)
+    return found
+
+
+@pytest.fixture
+def open_path(tmp_path):
+    """Lets every user get to the test's folder."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@as_root
+def test_what_root_built_serves_another_user(cache, open_path):
+    """Entries and choices of root are readable for the user of a service, whatever root's umask is, and no more than that."""
+    before = os.umask(0o077)
+    try:
+        cache.store(KEY, PLAN, {})
+        cache.store_choice(BUNDLE, DEVICE, CHOICE)
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode & 0o777) for path in cache.folder.iterdir()} == {"0o644"}
+    assert cache.folder.stat().st_mode & 0o777 == 0o755
+    assert other_user(lambda: cache.load(KEY).payload) == PLAN
+    assert other_user(lambda: cache.load_choice(BUNDLE, DEVICE)) == CHOICE
+    assert isinstance(other_user(lambda: cache.store(KEY, PLAN, {})), OutputError)
+
+
+@as_root
+def test_a_folder_that_this_user_may_not_look_into_holds_nothing(filled, open_path):
+    """A folder that is closed to this user is no crash: there is no entry and no choice, and the reason says so."""
+    filled.store_choice(BUNDLE, DEVICE, CHOICE)
+    filled.folder.chmod(0o700)
+    assert "Permission denied" in other_user(lambda: filled.load(KEY)).reason
+    assert "Permission denied" in other_user(lambda: filled.load_choice(BUNDLE, DEVICE)).reason
+    filled.folder.parent.chmod(0o700)
+    found = other_user(lambda: filled.load(KEY))
+    assert isinstance(found, TargetError)
+    assert "Permission denied" in found.message
+
+
+@pytest.mark.parametrize("what", ["sidecar", "plan", "choice"])
+def test_a_file_that_cannot_be_opened_is_a_reason(filled, monkeypatch, what):
+    """Whatever the system answers when a file is opened, it is a reason and no crash."""
+    filled.store_choice(BUNDLE, DEVICE, CHOICE)
+    closed = {"sidecar": sidecar_of(filled), "plan": plan_of(filled), "choice": filled.folder / choice_file.name(BUNDLE, DEVICE)}[what]
+    real = os.open
+
+    def refuse(path, *rest, **more):
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied")
+        return real(path, *rest, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    found = filled.load_choice(BUNDLE, DEVICE) if what == "choice" else filled.load(KEY)
+    assert isinstance(found, Unusable)
+    assert "Permission denied" in found.reason
+
+
+def test_what_a_user_writes_only_that_user_reads(cache, monkeypatch):
+    """Without being root, files and folders are closed to others."""
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    cache_files.make_folder(cache.folder)
+    cache_files.write(cache.folder / "x", b"")
+    assert (cache.folder.stat().st_mode & 0o777, (cache.folder / "x").stat().st_mode & 0o777) == (0o700, 0o600)
+
+
+def test_a_choice_is_written_only_where_it_changed(filled, monkeypatch):
+    """The same choice with other timings writes nothing; another one does."""
+    filled.store_choice(BUNDLE, DEVICE, CHOICE)
+
+    def refuse(*_, **__):
+        raise OutputError("read-only")
+
+    monkeypatch.setattr(cache_files, "probe", refuse)
+    filled.store_choice(BUNDLE, DEVICE, dataclasses.replace(CHOICE, tried=({"latency_ms": 2.5},)))
+    with pytest.raises(OutputError, match="read-only"):
+        filled.store_choice(BUNDLE, DEVICE, dataclasses.replace(CHOICE, order=()))
+
+
+def test_devices_keep_a_choice_each(filled):
+    """The choice of another power mode does not take the place of this one's."""
+    other = dataclasses.replace(DEVICE, multiprocessors=4)
+    filled.store_choice(BUNDLE, DEVICE, CHOICE)
+    filled.store_choice(BUNDLE, other, dataclasses.replace(CHOICE, order=()))
+    assert (filled.load_choice(BUNDLE, DEVICE).order, filled.load_choice(BUNDLE, other).order) == (("tensorrt-fp16",), ())
+
+
+def test_what_a_killed_process_left_is_removed(filled):
+    """Old temporary files go when an entry is locked; young ones may be another process's work and stay."""
+    old, young = filled.folder / ".edgekit-0.tmp", filled.folder / ".edgekit-1.tmp"
+    for path in (old, young):
+        path.write_bytes(b"")
+    then = time.time() - cache_files.STALE_S - 60
+    os.utime(old, (then, then))
+    with filled.locked(KEY):
+        assert (old.exists(), young.exists()) == (False, True)

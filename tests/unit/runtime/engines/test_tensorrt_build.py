@@ -9,8 +9,10 @@ import json
 import multiprocessing
 import os
 import re
+import signal
 import threading
 
+import device_onnx
 import pytest
 import trt_device
 from trt_device import Progress, install, members_of, spec_of
@@ -20,7 +22,9 @@ from edgekit.errors import BundleError, MissingEngineError, OutputError, TargetE
 from edgekit.runtime import jetson
 from edgekit.runtime.engines import cuda as cuda_layer
 from edgekit.runtime.engines import tensorrt_api, tensorrt_build
-from edgekit.runtime.engines.engine_cache import DeviceKey, EngineCache, EntryKey
+from edgekit.runtime.engines.cache_keys import DeviceKey, EntryKey
+from edgekit.runtime.engines.engine_cache import EngineCache
+from edgekit.runtime.engines.tensorrt_engine import TensorRtEngine
 
 
 @pytest.fixture
@@ -58,14 +62,28 @@ def test_from_version_10_on_the_graph_says_the_types(monkeypatch, tmp_path, vers
     assert flags_of(device) == set()
 
 
-@pytest.mark.parametrize(("name", "flags"), [("tensorrt-int8", {"FP16", "INT8"}), ("tensorrt-fp16", {"FP16"})])
 @pytest.mark.parametrize("version", WEAK)
-def test_before_version_10_the_builder_may_use_the_precisions_of_the_engine(monkeypatch, tmp_path, version, name, flags):
-    """Networks have an explicit batch, and the builder may use what the artefact was proven with and no more."""
+def test_before_version_10_the_builder_may_use_int8_alone(monkeypatch, tmp_path, version):
+    """Networks have an explicit batch, and the builder may use int8 beside float32 and no float16, which was not proven."""
     device = install(monkeypatch, tmp_path / "cache", version)
-    build(name=name)
+    build()
     assert settings_of(device)["network_flags"] == 1 << int(device.trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
-    assert flags_of(device) == flags
+    assert flags_of(device) == {"INT8"}
+
+
+@pytest.mark.parametrize("version", versions())
+def test_float16_is_built_from_version_10_on(monkeypatch, tmp_path, version):
+    """Before version 10 the builder would choose the types itself, so the float16 engine is refused, at building and at opening."""
+    device = install(monkeypatch, tmp_path / "cache", version)
+    if version in STRONG:
+        assert not build(name="tensorrt-fp16").cached
+        return
+    for call in (build, lambda name: TensorRtEngine.open(spec_of(name), members_of(name))):
+        with pytest.raises(TargetError, match=r"chooses itself where tensorrt-fp16 works in float16") as caught:
+            call(name="tensorrt-fp16")
+        assert "tensorrt-int8" in caught.value.hint
+    assert not device.cache.exists()
+    assert "Builder" not in device.world.names()
 
 
 @pytest.mark.parametrize("version", versions())
@@ -90,7 +108,7 @@ def test_what_is_kept(device):
     assert sidecar["key"] == {
         "kind": "tensorrt-int8",
         "onnx_sha256": hashlib.sha256(trt_device.MODELS["tensorrt-int8"]).hexdigest(),
-        "options": {"FLAGS": "FP16 INT8", "MAX_AUX_STREAMS": "0", "OPTIMIZATION_LEVEL": "3", "WORKSPACE_MIB": "512"},
+        "options": {"FLAGS": "INT8", "MAX_AUX_STREAMS": "0", "OPTIMIZATION_LEVEL": "3", "WORKSPACE_MIB": "512"},
         "device": {
             "tensorrt": "10.3.0",
             "cuda_runtime": "12.6",
@@ -108,8 +126,6 @@ def test_what_is_kept(device):
     assert built.sha256 == sidecar["sha256"] == hashlib.sha256(plan).hexdigest()
     assert plan.startswith(b"ftrt")
     assert sidecar["build_seconds"] >= 0
-    assert {(path.stat().st_mode & 0o777) for path in device.cache.iterdir()} == {0o600}
-    assert device.cache.stat().st_mode & 0o777 == 0o700
 
 
 def test_what_is_there_is_not_built_again(device):
@@ -178,7 +194,7 @@ def test_other_options_build_another_plan(device, settings):
 def test_another_model_builds_another_plan(device):
     """The model's bytes are in the key."""
     build()
-    again = build(members={"model/tensorrt-int8.onnx": memoryview(b"another graph")})
+    again = build(members={"model/tensorrt-int8.onnx": memoryview(trt_device.MODELS["tensorrt-fp16"])})
     assert (again.cached, again.reason) == (False, "it was not built here yet")
 
 
@@ -316,7 +332,7 @@ def test_two_processes_do_not_build_at_once(device, monkeypatch):
 
 def hold_and_die(folder, ready):
     os.environ["EDGEKIT_ENGINE_CACHE"] = str(folder)
-    from edgekit.runtime.engines.engine_cache import DeviceKey, EntryKey
+    from edgekit.runtime.engines.cache_keys import DeviceKey, EntryKey
 
     key = EntryKey(
         kind="tensorrt-int8",
@@ -375,3 +391,117 @@ def test_the_terminal_is_left_alone(device, capfd):
     with pytest.raises(TargetError):
         build()
     assert capfd.readouterr() == ("", "")
+
+
+OUTSIDE = {
+    "weights-elsewhere": (
+        device_onnx.field(7, device_onnx.field(5, device_onnx.field(8, "w") + device_onnx.field(14, 1))),
+        "weights in another file",
+    ),
+    "operators-of-its-own": (
+        device_onnx.model([device_onnx.node("Plug", ["frame"], "logits", domain="com.example")], [], [], []),
+        "operators of the domain 'com.example'",
+    ),
+    "no-onnx": (b"the int8 graph", "not an ONNX file"),
+}
+
+
+@pytest.mark.parametrize("fault", OUTSIDE)
+def test_a_model_that_asks_for_anything_outside_itself_reaches_no_parser(device, fault):
+    """The bytes are looked through before TensorRT has them: at building, at opening, and where the cache is asked."""
+    data, says = OUTSIDE[fault]
+    members = {"model/tensorrt-int8.onnx": memoryview(data)}
+    for call in (
+        lambda: build(members=members),
+        lambda: TensorRtEngine.open(spec_of(), members),
+        lambda: tensorrt_build.find(spec_of(), members, EngineCache(), tensorrt_build.this_device()),
+    ):
+        with pytest.raises(BundleError, match=says):
+            call()
+    assert not {"Builder", "OnnxParser", "Runtime"} & set(device.world.names())
+    assert not device.cache.exists()
+
+
+def test_the_plan_is_kept_though_the_timings_are_not(device, monkeypatch):
+    """Timings that cannot be stored cost the next build time, not this one its plan; why is a note."""
+    store = EngineCache.store
+
+    def full(self, key, payload, facts):
+        if key.kind == tensorrt_build.TIMINGS:
+            raise OutputError("No space left on device")
+        return store(self, key, payload, facts)
+
+    monkeypatch.setattr(EngineCache, "store", full)
+    progress = Progress()
+    assert not build(progress).cached
+    assert [told for told in progress.told if told[0] == "note"] == [
+        ("note", "the next build is not faster, the builder's timings were not kept: No space left on device")
+    ]
+    assert build().cached
+
+
+def test_timings_have_their_own_lock(device, monkeypatch):
+    """While timings are written, their lock is held beside the engine's."""
+    store, held = EngineCache.store, {}
+
+    def looking(self, key, payload, facts):
+        held[key.kind] = sorted(path.name.rpartition("-")[0] for path in self.folder.glob("*.lock") if locked_by_another(path))
+        return store(self, key, payload, facts)
+
+    monkeypatch.setattr(EngineCache, "store", looking)
+    build()
+    assert held == {"tensorrt-int8": ["tensorrt-int8"], tensorrt_build.TIMINGS: ["tensorrt-int8", tensorrt_build.TIMINGS]}
+
+
+def locked_by_another(path):
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), BrokenPipeError("stderr is gone")], ids=["ctrl-c", "broken-pipe"])
+def test_what_is_raised_inside_a_build_stops_it_and_comes_out_after_it(device, error):
+    """The monitor never raises into the library: it asks for an end, and the build raises what was raised."""
+    progress = Progress()
+    returned = []
+
+    def stop(done, total):
+        raise error
+
+    progress.step = stop
+    real = device.trt.Builder.build_serialized_network
+    device.trt.Builder.build_serialized_network = lambda *arguments: returned.append(real(*arguments)) or returned[0]
+    with pytest.raises(type(error)):
+        build(progress)
+    assert returned == [None]
+    assert not list(device.cache.glob("*.plan"))
+    assert device.cuda.users == 0
+    device.trt.Builder.build_serialized_network = real
+    assert not build().cached
+
+
+@pytest.mark.parametrize("version", ["8.6", "10.3"])
+def test_ctrl_c_waits_for_the_library(monkeypatch, tmp_path, version):
+    """A signal during a build is raised when the library has returned, not inside a function that it calls; Ctrl-C works as before afterwards."""
+    device = install(monkeypatch, tmp_path / "cache", version)
+    before = signal.getsignal(signal.SIGINT)
+    through = []
+    real = device.trt.Builder.build_serialized_network
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        through.append(real(*arguments))
+        return through[0]
+
+    device.trt.Builder.build_serialized_network = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        build()
+    assert (len(through), through == [None]) == (1, version == "10.3")
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not list(device.cache.glob("*.plan"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import sys
@@ -351,3 +352,55 @@ def test_an_entry_that_cannot_run_here_is_refused(device, changes, kind, says):
             call(spec_of(**changes))
         assert caught.value.hint
     assert not device.cache.exists()
+
+
+def test_giving_back_goes_on_and_hides_no_error(device):
+    """After an error that the GPU does not survive, everything is still given back as far as it goes, and the error of the frame is the one that is told."""
+    engine = built_and_opened(settings={**trt_device.SETTINGS, "CUDA_GRAPH": "false"})
+    held = len(device.cuda.live)
+    device.cuda.fail = {"synchronize", "free"}
+    device.cuda.calls.clear()
+
+    def frame_and_close():
+        try:
+            engine.infer(tensor())
+        finally:
+            engine.close()
+
+    with pytest.raises(TargetError, match="synchronize"):
+        frame_and_close()
+    assert device.cuda.calls.count("free") == held > 1
+    assert device.cuda.users == 0
+
+
+def test_opening_that_fails_tells_its_own_error(device):
+    """Where memory is missing and cannot be given back either, what was missing is told."""
+    build()
+    device.cuda.fail = {"host_alloc", "free"}
+    with pytest.raises(TargetError, match="host_alloc"):
+        TensorRtEngine.open(spec_of(), members_of())
+    assert device.cuda.users == 0
+
+
+def test_a_gpu_that_cannot_be_made_current_any_more(device, monkeypatch):
+    """Closing then raises nothing, and the library's objects and the use of the GPU are given up all the same."""
+    engine = built_and_opened()
+
+    @contextlib.contextmanager
+    def gone():
+        raise TargetError("the context is gone")
+        yield
+
+    monkeypatch.setattr(device.cuda, "active", gone)
+    engine.close()
+    assert (engine._program._objects, device.cuda.users) == ([], 0)
+
+
+def test_a_plan_that_must_be_another_is_not_loaded(device):
+    """Where the sha256 of the plan is given, no other one is loaded, however whole it is."""
+    built = build()
+    assert TensorRtEngine.open(spec_of(), members_of(), plan_sha256=built.sha256).infer(tensor()).logits.shape == (2,)
+    device.world.calls.clear()
+    with pytest.raises(EngineNotBuiltError, match="not the one that reproduced the golden frames"):
+        TensorRtEngine.open(spec_of(), members_of(), plan_sha256="0" * 64)
+    assert not [name for name in device.world.names() if "deserialize" in name]

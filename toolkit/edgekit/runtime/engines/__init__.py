@@ -9,8 +9,8 @@ import importlib
 from collections.abc import Mapping
 
 from edgekit.bundle.manifest import EngineSpec
-from edgekit.errors import BundleError, nearest
-from edgekit.runtime.engines.base import Engine
+from edgekit.errors import nearest
+from edgekit.runtime.engines.base import Engine, ModelRefusedError
 
 ENGINES: Mapping[str, str] = {
     "openvino": "edgekit.runtime.engines.openvino:OpenVinoEngine",
@@ -24,10 +24,10 @@ def engine_class(name: str) -> type[Engine]:
     """The class of an engine by its name in the manifest.
 
     Raises:
-        BundleError: No engine of that name is known to this edgekit.
+        ModelRefusedError: No engine of that name is known to this edgekit.
     """
     if name not in ENGINES:
-        raise BundleError(f"the engine {name!r} is not known to this edgekit", hint=nearest(name, ENGINES))
+        raise ModelRefusedError(f"the engine {name!r} is not known to this edgekit", hint=nearest(name, ENGINES))
     module, _, attribute = ENGINES[name].partition(":")
     found = getattr(importlib.import_module(module), attribute)
     if not (isinstance(found, type) and issubclass(found, Engine)):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import EngineSpec
-from edgekit.errors import DataError, TargetError
+from edgekit.errors import BundleError, DataError, TargetError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,10 @@ class EngineNotBuiltError(TargetError):
     """The engine has to be built on this device first: `edgekit build BUNDLE`."""
 
 
+class ModelRefusedError(BundleError):
+    """The libraries of this machine do not take what is whole and is what the manifest says; another engine of the bundle may run."""
+
+
 class Engine(ABC):
     """A model, ready to run on one device. Not thread-safe: the classifier serializes access."""
 
@@ -58,7 +62,8 @@ class Engine(ABC):
         Raises:
             MissingEngineError: The engine's library is not installed.
             TargetError: The library is too old, or this device cannot run what was proven.
-            BundleError: The engine refuses the model's bytes.
+            ModelRefusedError: The library refuses the model.
+            BundleError: The model is not what the manifest says, or a setting is not one that a bundle may choose.
         """
 
     @staticmethod
@@ -81,7 +86,10 @@ class Engine(ABC):
         """Shape of the maps the graph computes, (outputs, rows, columns); None where it computes none."""
 
     def close(self) -> None:
-        """Gives back what the engine holds beside memory of this process; it answers no more. Without it, that happens when it is collected."""
+        """Gives back what the engine holds beside memory of this process; it answers no more. Without it, that happens when it is collected.
+
+        It never raises: what cannot be given back goes with the process, and an error of before must not be replaced.
+        """
         return
 
     @abstractmethod

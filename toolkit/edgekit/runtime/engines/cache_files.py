@@ -5,22 +5,33 @@ Rules this file keeps:
 1. The bytes that are returned were read once, from a regular file of this user or root that nobody else may write to; a symbolic link is not followed.
 2. A folder is safe when it is this user's or root's, nobody else may write to it, and no folder above it lets everybody rename it.
 3. A name means the whole content or what it meant before: a temporary file is synchronised and renamed.
+4. What a user writes only that user reads. What root writes everybody may read: root installs for the user of a service.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import stat
+import time
 from pathlib import Path
 
 from edgekit.errors import OutputError
 
+STALE_S = 24 * 3600.0
+"""Age at which a temporary file was left by a process that was killed; writing one takes seconds."""
+
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_TEMPORARY = ".edgekit-{}.tmp"
 
 
 class UnusableFileError(Exception):
     """A file or folder that nothing may be loaded from; the text says why."""
+
+
+class NoFileError(UnusableFileError):
+    """There is no such file."""
 
 
 def check_folder(folder: Path) -> None:
@@ -37,7 +48,7 @@ def check_folder(folder: Path) -> None:
     except FileNotFoundError:
         raise
     except (OSError, RuntimeError) as error:
-        raise UnusableFileError(f"it cannot be looked at ({error})") from error
+        raise UnusableFileError(f"it cannot be looked at ({_words(error)})") from error
     if not stat.S_ISDIR(status.st_mode):
         raise UnusableFileError("it is not a folder")
     _check_owner(status, "it")
@@ -47,11 +58,38 @@ def check_folder(folder: Path) -> None:
             raise UnusableFileError(f"everybody may write to {parent} above it")
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it that are missing (rule 4).
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    missing = []
+    for path in (folder, *folder.parents):
+        if path.is_dir():
+            break
+        missing.append(path)
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
+        if _for_everybody():
+            # Whatever the umask of root's shell is.
+            path.chmod(0o755)
+
+
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """The files of that pattern, sorted; none where this user may not list the folder."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
+
+
 def read(path: Path, max_bytes: int) -> bytes:
     """The content of a file (rule 1).
 
     Raises:
-        UnusableFileError: There is none, or it may not be used.
+        NoFileError: There is none.
+        UnusableFileError: It may not be used.
     """
     try:
         # Without O_NONBLOCK, a pipe would make this call wait for a writer.
@@ -64,23 +102,27 @@ def read(path: Path, max_bytes: int) -> bytes:
             if status.st_size > max_bytes:
                 raise UnusableFileError(f"{path.name} has {status.st_size} bytes, more than the {max_bytes} it may have")
             return file.read(max_bytes + 1)
+    except FileNotFoundError as error:
+        raise NoFileError(f"{path.name} cannot be read: {_words(error)}") from error
     except OSError as error:
-        raise UnusableFileError(f"{path.name} cannot be read: {error.strerror}") from error
+        raise UnusableFileError(f"{path.name} cannot be read: {_words(error)}") from error
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes a file that only this user can read (rule 3).
+    """Writes a file (rules 3 and 4).
 
     Raises:
         OutputError: It cannot be written; nothing is left behind.
     """
-    temporary = path.parent / f".edgekit-{secrets.token_hex(8)}.tmp"
+    temporary = _temporary(path.parent)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
                 file.flush()
+                if _for_everybody():
+                    os.fchmod(descriptor, 0o644)
                 os.fsync(descriptor)
             temporary.replace(path)
         except BaseException:
@@ -89,7 +131,7 @@ def write(path: Path, content: bytes) -> None:
             raise
         _synchronise(path.parent)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}", hint="make room, or choose another folder") from error
+        raise OutputError(f"{path} cannot be written: {_words(error)}", hint="make room, or choose another folder") from error
 
 
 def probe(folder: Path, *, hint: str) -> None:
@@ -98,12 +140,29 @@ def probe(folder: Path, *, hint: str) -> None:
     Raises:
         OutputError: They cannot.
     """
-    temporary = folder / f".edgekit-{secrets.token_hex(8)}.tmp"
+    temporary = _temporary(folder)
     try:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         temporary.unlink()
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written to: {error.strerror}", hint=hint) from error
+        raise OutputError(f"{folder} cannot be written to: {_words(error)}", hint=hint) from error
+
+
+def sweep(folder: Path) -> None:
+    """Removes temporary files that processes left which were killed while they wrote."""
+    for path in listed(folder, _TEMPORARY.format("*")):
+        # One that is gone, or that cannot be removed, is in nobody's way.
+        with contextlib.suppress(OSError):
+            if time.time() - path.lstat().st_mtime > STALE_S:
+                path.unlink()
+
+
+def _temporary(folder: Path) -> Path:
+    return folder / _TEMPORARY.format(secrets.token_hex(8))
+
+
+def _for_everybody() -> bool:
+    return os.geteuid() == 0
 
 
 def _check_owner(status: os.stat_result, what: str) -> None:
@@ -119,3 +178,8 @@ def _synchronise(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _words(error: BaseException) -> str:
+    """What went wrong, without the path: the caller names what the reader needs of it."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -10,8 +10,9 @@ Rules this file keeps:
 2. The folder must be this user's (or root's) and writable by nobody else, and so must every file in it: the sidecar lies beside the payload, so it
    protects from damage and mix-ups, not from somebody who can write here.
 3. A file is written under another name, synchronised and renamed; the sidecar, which makes an entry one, comes last.
-4. One process builds an entry at a time (`locked`).
-5. A new plan withdraws the choices that were made with the one before it: what answered the golden frames is what runs.
+4. One process writes an entry at a time (`locked`). Reading takes no lock and writes nothing, so a cache on a read-only disk serves.
+5. What this user may not read is not there, with the reason: it is never more than the next engine of a bundle that is needed.
+6. A new plan withdraws the choices that were made with the one before it: what answered the golden frames is what runs.
 """
 
 from __future__ import annotations
@@ -21,107 +22,18 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from edgekit.errors import OutputError, TargetError
-from edgekit.runtime.engines import cache_files
-
-SCHEMA = 1
-"""Raised when a plan of before must not be used any more, whatever it was made from."""
+from edgekit.runtime.engines import cache_files, choice_file
+from edgekit.runtime.engines.cache_keys import DeviceKey, Entry, EntryKey, Unusable, difference
+from edgekit.runtime.engines.choice_file import Choice
 
 ENVIRONMENT = "EDGEKIT_ENGINE_CACHE"
 MAX_PAYLOAD_BYTES = 4 * 2**30
 MAX_SIDECAR_BYTES = 2**20
-
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_KIND = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceKey:
-    """What a plan, its timings and a choice between plans depend on, of the device.
-
-    Attributes:
-        tensorrt: Full version.
-        cuda_runtime: Of the Python binding.
-        cuda_driver: Newest CUDA that the driver supports.
-        compute_capability: Of the GPU.
-        gpu: Its name.
-        multiprocessors: Its streaming multiprocessors.
-        module: Part number of the Jetson module; empty on other machines.
-        l4t: Version of Linux for Tegra; empty on other machines.
-        schema: `SCHEMA`.
-    """
-
-    tensorrt: str
-    cuda_runtime: str
-    cuda_driver: str
-    compute_capability: str
-    gpu: str
-    multiprocessors: int
-    module: str
-    l4t: str
-    schema: int = SCHEMA
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EntryKey:
-    """What an entry was made from: its kind ("tensorrt-int8"), the sha256 of the model, the builder's options, and the device."""
-
-    kind: str
-    onnx_sha256: str
-    options: Mapping[str, str]
-    device: DeviceKey
-
-    def document(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {
-            "kind": self.kind,
-            "onnx_sha256": self.onnx_sha256,
-            "options": dict(sorted(self.options.items())),
-            "device": asdict(self.device),
-        }
-
-    @property
-    def name(self) -> str:
-        """Name of the entry's files, without the ending."""
-        if not _KIND.fullmatch(self.kind):
-            raise TargetError(f"{self.kind!r} is no kind of cached engine", hint="use the engines' names")
-        canonical = json.dumps(self.document(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return f"{self.kind}-{hashlib.sha256(canonical.encode()).hexdigest()[:40]}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A payload that may be used, and what its sidecar says about the making."""
-
-    payload: bytes
-    sha256: str
-    facts: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unusable:
-    """Why there is no payload."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """Which built engines of a bundle may answer here.
-
-    Attributes:
-        order: Engines that reproduced their golden frames, the fastest first.
-        refused: Engine to why it may not answer.
-    """
-
-    order: tuple[str, ...]
-    refused: Mapping[str, str]
 
 
 def default_folder() -> Path:
@@ -158,8 +70,10 @@ class EngineCache:
         if not self._exists():
             return Unusable(reason="no engine was built here yet")
         sidecar = self._sidecar(f"{key.name}.json")
+        if sidecar is None:
+            return Unusable(reason=self._nearest(key))
         if isinstance(sidecar, Unusable):
-            return Unusable(reason=self._nearest(key) if not (self.folder / f"{key.name}.json").exists() else sidecar.reason)
+            return sidecar
         if sidecar.get("key") != key.document():
             return Unusable(reason="the entry's key is not the one its name says")
         try:
@@ -204,7 +118,7 @@ class EngineCache:
             TargetError: The folder may be written by others.
         """
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            cache_files.make_folder(self.folder)
         except OSError as error:
             raise OutputError(
                 f"{self.folder} cannot be made: {error.strerror}", hint=f"set {ENVIRONMENT} to a folder of this user"
@@ -214,7 +128,7 @@ class EngineCache:
 
     @contextlib.contextmanager
     def locked(self, key: EntryKey, *, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
-        """Holds the right to build an entry; waits while another process has it. A process that ends gives it back, however it ends.
+        """Holds the right to write an entry; waits while another process has it. A process that ends gives it back, however it ends.
 
         Args:
             key: Of the entry.
@@ -232,32 +146,31 @@ class EngineCache:
             except BlockingIOError:
                 waiting()
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
+            cache_files.sweep(self.folder)
             yield
         finally:
             os.close(descriptor)
 
-    def store_choice(
-        self, bundle_digest: str, device: DeviceKey, choice: Choice, entries: Mapping[str, str], facts: Mapping[str, Any]
-    ) -> None:
+    def store_choice(self, bundle_digest: str, device: DeviceKey, choice: Choice) -> None:
         """Writes down which engines of a bundle may answer here.
+
+        Where that is written already, nothing is: a disk that cannot be written to is then no error, and timings that moved are no new choice.
 
         Args:
             bundle_digest: Of the bundle.
             device: The device.
             choice: What was found.
-            entries: Engine to the name of the entry that was tried.
-            facts: More for the file: latencies, for example.
+
+        Raises:
+            OutputError: It cannot be written.
+            TargetError: The folder may be written by others.
         """
+        before = self.load_choice(bundle_digest, device)
+        if isinstance(before, Choice) and before.without_timings() == choice.without_timings():
+            return
         self.prepare()
-        document = {
-            **facts,
-            "bundle": bundle_digest,
-            "device": asdict(device),
-            "entries": dict(entries),
-            "order": list(choice.order),
-            "refused": dict(choice.refused),
-        }
-        cache_files.write(self.folder / _choice_name(bundle_digest), _json(document))
+        document = choice_file.document(bundle_digest, device, choice)
+        cache_files.write(self.folder / choice_file.name(bundle_digest, device), _json(document))
 
     def load_choice(self, bundle_digest: str, device: DeviceKey) -> Choice | Unusable:
         """Which engines of a bundle may answer here, or why that is not known.
@@ -265,22 +178,18 @@ class EngineCache:
         Raises:
             TargetError: The folder may be written by others.
         """
-        if not self._exists() or not (self.folder / _choice_name(bundle_digest)).exists():
-            return Unusable(reason="the bundle's engines were not built and tried on this device yet")
-        found = self._sidecar(_choice_name(bundle_digest))
-        if isinstance(found, Unusable):
-            return found
-        if found.get("device") != asdict(device):
-            return Unusable(reason=f"the bundle's engines were tried with {_difference(found.get('device'), asdict(device))}")
-        order, refused = found.get("order"), found.get("refused")
-        if (
-            found.get("bundle") != bundle_digest
-            or not _is_texts(order)
-            or not isinstance(refused, dict)
-            or not _is_texts(list(refused.values()))
-        ):
-            return Unusable(reason="what was written about them is damaged")
-        return Choice(order=tuple(order), refused=refused)
+        nothing = Unusable(reason="the bundle's engines were not built and tried on this device yet")
+        name = choice_file.name(bundle_digest, device)
+        if not self._exists():
+            return nothing
+        found = self._sidecar(name)
+        if found is None:
+            # Of another version or power mode: it does not count, but it says what has changed.
+            others = (self._sidecar(path.name) for path in cache_files.listed(self.folder, choice_file.pattern(bundle_digest)))
+            found = next((other for other in others if isinstance(other, dict)), None)
+        if found is None or isinstance(found, Unusable):
+            return found or nothing
+        return choice_file.parse(found, bundle_digest, device)
 
     def _exists(self) -> bool:
         """Whether the folder is there; refuses one that others may write to."""
@@ -294,9 +203,12 @@ class EngineCache:
             ) from error
         return True
 
-    def _sidecar(self, name: str) -> dict[str, Any] | Unusable:
+    def _sidecar(self, name: str) -> dict[str, Any] | Unusable | None:
+        """The document; None where there is no such file."""
         try:
             found = json.loads(cache_files.read(self.folder / name, MAX_SIDECAR_BYTES))
+        except cache_files.NoFileError:
+            return None
         except cache_files.UnusableFileError as error:
             return Unusable(reason=str(error))
         except (ValueError, RecursionError):
@@ -306,38 +218,22 @@ class EngineCache:
     def _nearest(self, key: EntryKey) -> str:
         """Why there is no entry: another device or version built it, or nobody."""
         wanted = key.document()
-        for path in sorted(self.folder.glob(f"{key.kind}-*.json")):
+        for path in cache_files.listed(self.folder, f"{key.kind}-*.json"):
             found = self._sidecar(path.name)
             listed = found.get("key") if isinstance(found, dict) else None
             if isinstance(listed, dict) and listed.get("onnx_sha256") == key.onnx_sha256:
                 if listed.get("device") != wanted["device"]:
-                    return f"the one that is cached was built with {_difference(listed.get('device'), wanted['device'])}"
+                    return f"the one that is cached was built with {difference(listed.get('device'), wanted['device'])}"
                 return "the one that is cached was built with other options"
         return "it was not built here yet"
 
     def _withdraw_choices(self, entry: str) -> None:
-        for path in self.folder.glob("choice-*.json"):
+        for path in cache_files.listed(self.folder, "choice-*.json"):
             found = self._sidecar(path.name)
             entries = found.get("entries") if isinstance(found, dict) else None
             if not isinstance(entries, dict) or entry in entries.values():
                 path.unlink(missing_ok=True)
 
 
-def _choice_name(bundle_digest: str) -> str:
-    if not _DIGEST.fullmatch(bundle_digest):
-        raise TargetError(f"{bundle_digest!r} is no digest of a bundle", hint="`edgekit inspect` shows it")
-    return f"choice-{bundle_digest}.json"
-
-
 def _json(document: Mapping[str, Any]) -> bytes:
     return (json.dumps(document, sort_keys=True, indent=2, allow_nan=False) + "\n").encode()
-
-
-def _is_texts(found: object) -> TypeGuard[list[str]]:
-    return isinstance(found, list) and all(isinstance(item, str) for item in found)
-
-
-def _difference(found: object, wanted: Mapping[str, Any]) -> str:
-    """What another device had, in words."""
-    listed = found if isinstance(found, dict) else {}
-    return ", ".join(f"{name} {listed.get(name)!s:.80}, here {value}" for name, value in wanted.items() if listed.get(name) != value)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.errors import BundleError, MissingEngineError, NotFiniteError, TargetError, nearest
-from edgekit.runtime.engines.base import Availability, Engine, RawOutput, check_version
+from edgekit.runtime.engines.base import Availability, Engine, ModelRefusedError, RawOutput, check_version
 from edgekit.runtime.engines.onnx_wire import check_self_contained
 
 PROVIDER = "CPUExecutionProvider"
@@ -124,7 +124,7 @@ class OnnxRuntimeEngine(Engine):
         try:
             session = library.InferenceSession(bytes(model), options, providers=[PROVIDER])
         except Exception as error:  # the library raises many kinds
-            raise BundleError(
+            raise ModelRefusedError(
                 f"ONNX Runtime {version} refuses the model: {first_line(error)}", hint="compile the bundle again, or update onnxruntime"
             ) from error
         _check_session(session, spec)

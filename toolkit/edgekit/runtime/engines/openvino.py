@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.errors import BundleError, MissingEngineError, NotFiniteError, TargetError, nearest
-from edgekit.runtime.engines.base import Availability, Engine, RawOutput, check_version
+from edgekit.runtime.engines.base import Availability, Engine, ModelRefusedError, RawOutput, check_version
 
 DEVICES = ("CPU", "GPU", "NPU")
 """What the setting DEVICE may be; the first where it is left out."""
@@ -116,7 +116,7 @@ class OpenVinoEngine(Engine):
             _check_graph(model, spec)
             compiled = core.compile_model(model, device, {key: value for key, value in spec.settings.items() if key != "DEVICE"})
         except RuntimeError as error:
-            raise BundleError(
+            raise ModelRefusedError(
                 f"OpenVINO {version} refuses the model: {_first_line(error)}", hint="compile the bundle again, or update openvino"
             ) from error
         for key in _VERIFIED:

@@ -5,21 +5,27 @@ Rules this file keeps:
 1. I/O has names and is run with `execute_async_v3`: the one way that all of these versions have.
 2. A name that not every version has is in `GATES`, and is used only after `Api.has`.
 3. From version 10 on a network is strongly typed: every tensor has the type that the graph gives it, which is what was proven. Before, the builder needs a
-   flag for each precision it may use.
+   flag for each precision it may use, and what it then chooses itself cannot be known before.
 4. TF32 is off: what the graph says is float32 is computed in float32.
 5. A plan is loaded from bytes, never from a path; no plugin library is loaded, and code that a plan may carry is not allowed.
+6. No Python error goes through the library: one that is raised inside a build (Ctrl-C, a progress that cannot be written) stops the build and is raised
+   after it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
+import signal
+import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgekit.errors import BundleError, MissingEngineError, TargetError
+from edgekit.errors import MissingEngineError, TargetError
+from edgekit.runtime.engines.base import ModelRefusedError
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -56,12 +62,14 @@ class Api:
         version: Its major and minor version.
         log: What it writes to; one a process, because the library keeps the first one it sees.
         messages: Its last errors.
+        stopped: What was raised inside a build.
     """
 
     text: str
     version: Version
     log: trt.ILogger
     messages: deque[str]
+    stopped: list[BaseException]
 
     def has(self, name: str) -> bool:
         """Whether this version has a name of `GATES`."""
@@ -129,7 +137,7 @@ def _wrap(library: Any) -> Api:
     numbers = re.match(r"(\d+)\.(\d+)", text)
     messages: deque[str] = deque(maxlen=_KEPT_MESSAGES)
     version = (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
-    return Api(text=text, version=version, log=_log(messages), messages=messages)
+    return Api(text=text, version=version, log=_log(messages), messages=messages, stopped=[])
 
 
 def _log(messages: deque[str]) -> trt.ILogger:
@@ -190,7 +198,7 @@ def parse(api: Api, network: trt.INetworkDefinition, onnx: bytes) -> trt.OnnxPar
         The parser: it owns the weights until the network is built.
 
     Raises:
-        BundleError: The parser refuses it; the message names the nodes.
+        ModelRefusedError: The parser refuses it; the message names the nodes.
     """
     import tensorrt as trt
 
@@ -198,7 +206,7 @@ def parse(api: Api, network: trt.INetworkDefinition, onnx: bytes) -> trt.OnnxPar
     if parser.parse(onnx):
         return parser
     told = [_parser_error(api, parser.get_error(index)) for index in range(min(3, parser.num_errors))]
-    raise BundleError(
+    raise ModelRefusedError(
         f"TensorRT {api.text} refuses the model: {'; '.join(told) or api.why()}",
         hint="edgekit check MODEL.onnx --target NAME says which rule it breaks; compile the bundle again",
     )
@@ -253,7 +261,7 @@ def _monitor(api: Api, stepped: Stepped) -> trt.IProgressMonitor | None:
     import tensorrt as trt
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the library is not typed
-        """Tells the steps of the outermost phase; those inside it come and go."""
+        """Tells the steps of the outermost phase; those inside it come and go. Its answer False ends the build (rule 6)."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
@@ -266,14 +274,24 @@ def _monitor(api: Api, stepped: Stepped) -> trt.IProgressMonitor | None:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             if phase_name == self.outer:
-                stepped(min(step + 1, self.steps), self.steps)
-            return True
+                _step(api, stepped, min(step + 1, self.steps), self.steps)
+            return not api.stopped
 
         def phase_finish(self, phase_name: str) -> None:
             if phase_name == self.outer:
-                stepped(self.steps, self.steps)
+                _step(api, stepped, self.steps, self.steps)
 
     return Monitor()
+
+
+def _step(api: Api, stepped: Stepped, done: int, total: int) -> None:
+    """Tells a step, and keeps what that raises (rule 6)."""
+    if api.stopped:
+        return
+    try:
+        stepped(done, total)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, `build` raises it
+        api.stopped.append(error)
 
 
 def set_timings(config: trt.IBuilderConfig, kept: bytes) -> None:
@@ -295,15 +313,34 @@ def build(api: Api, builder: trt.Builder, network: trt.INetworkDefinition, confi
 
     Raises:
         TargetError: The builder gave none.
+        KeyboardInterrupt: The user stopped it; before version 10 the library is not to be stopped, and it is raised when the build ends.
     """
     api.messages.clear()
-    plan = builder.build_serialized_network(network, config)
+    api.stopped.clear()
+    with _interrupt_kept(api):
+        plan = builder.build_serialized_network(network, config)
+    if api.stopped:
+        raise api.stopped[0]
     if plan is None:
         raise TargetError(
             f"TensorRT {api.text} cannot build the engine: {api.why()}",
             hint="where memory ran out, end other programs or add swap; edgekit doctor shows what this machine can build",
         )
     return bytes(memoryview(plan))
+
+
+@contextlib.contextmanager
+def _interrupt_kept(api: Api) -> Iterator[None]:
+    """Keeps Ctrl-C until the library has returned: Python would raise it in whichever of our functions the library calls next, and through the library."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        # Only the main thread is interrupted, and a handler that Python did not set cannot be put back.
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda _number, _frame: api.stopped.append(KeyboardInterrupt()))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def load_plan(api: Api, plan: bytes) -> tuple[trt.Runtime, trt.ICudaEngine]:

@@ -2,10 +2,13 @@
 
 Rules this file keeps:
 
-1. It builds from the bundle's ONNX, whose bytes were checked; nothing is downloaded and no plan comes from anywhere else.
+1. It builds from the bundle's ONNX, whose bytes were checked and ask for nothing outside themselves; nothing is downloaded and no plan comes from anywhere
+   else.
 2. A bundle chooses among the settings that are listed here and no others.
-3. The key holds everything the plan depends on; with the same key nothing is built again.
+3. The key holds everything the plan depends on; with the same key nothing is built again, and nothing is written.
 4. One process builds an engine at a time; one that waited takes what the other built.
+5. Only what was proven is built: before version 10 the builder chooses the types of a float16 graph itself, so there is no such engine there.
+6. The plan is kept first. Timings only save time: where they cannot be kept, that is a note.
 """
 
 from __future__ import annotations
@@ -18,18 +21,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edgekit.bundle.manifest import EngineSpec
-from edgekit.errors import BundleError, nearest
+from edgekit.errors import BundleError, EdgekitError, TargetError, nearest
 from edgekit.runtime import jetson
 from edgekit.runtime.engines import cuda as cuda_layer
 from edgekit.runtime.engines import tensorrt_api
 from edgekit.runtime.engines.base import check_version
+from edgekit.runtime.engines.cache_keys import DeviceKey, Entry, EntryKey, Unusable
 from edgekit.runtime.engines.cuda.base import Cuda
-from edgekit.runtime.engines.engine_cache import DeviceKey, EngineCache, Entry, EntryKey, Unusable
+from edgekit.runtime.engines.engine_cache import EngineCache
+from edgekit.runtime.engines.onnx_wire import check_self_contained
 from edgekit.runtime.engines.tensorrt_api import Api, BuildOptions
 
 ROLE = "onnx"
-PRECISIONS: Mapping[str, tuple[str, ...]] = {"tensorrt-int8": ("FP16", "INT8"), "tensorrt-fp16": ("FP16",)}
-"""Engine to the precisions that a builder before version 10 may use; from then on the graph says it."""
+PRECISIONS: Mapping[str, tuple[str, ...] | None] = {"tensorrt-int8": ("INT8",), "tensorrt-fp16": None}
+"""Engine to the precisions beside float32 that a builder before version 10 may use, None where it is not built there; from then on the graph says it."""
 
 TIMINGS = "tensorrt-timings"
 _AGAIN = "compile the bundle again"
@@ -138,6 +143,32 @@ def check_spec(spec: EngineSpec) -> None:
         raise BundleError(f"TensorRT needs the file {ROLE}, the manifest names {sorted(spec.files)}", hint=_AGAIN)
 
 
+def check_version_of(api: Api, spec: EngineSpec) -> None:
+    """Refuses a TensorRT that cannot run what was proven (rule 5).
+
+    Raises:
+        TargetError: It is older than the bundle asks for, or chooses the types itself.
+    """
+    check_version("TensorRT", api.text, spec)
+    if PRECISIONS[spec.name] is None and not tensorrt_api.is_strongly_typed(api):
+        raise TargetError(
+            f"TensorRT {api.text} chooses itself where {spec.name} works in float16, so that could not be proven",
+            hint="tensorrt-int8 is built on TensorRT before version 10; float16 needs JetPack 6.1 or newer",
+        )
+
+
+def read_model(spec: EngineSpec, members: Mapping[str, memoryview]) -> memoryview:
+    """The ONNX of an engine (rule 1).
+
+    Raises:
+        BundleError: The manifest's entry is not one for TensorRT, or the model asks for something outside itself.
+    """
+    check_spec(spec)
+    onnx = members[spec.files[ROLE]]
+    check_self_contained(onnx)
+    return onnx
+
+
 def read_settings(spec: EngineSpec) -> Settings:
     """The settings of a bundle.
 
@@ -159,7 +190,7 @@ def read_settings(spec: EngineSpec) -> Settings:
         workspace_mib=found["WORKSPACE_MIB"],
         optimization_level=found.get("OPTIMIZATION_LEVEL"),
         max_aux_streams=found.get("MAX_AUX_STREAMS", 0),
-        flags=PRECISIONS[spec.name],
+        flags=PRECISIONS[spec.name] or (),
     )
     return Settings(build=build, cuda_graph=bool(found.get("CUDA_GRAPH", 1)))
 
@@ -199,6 +230,19 @@ def entry_key(spec: EngineSpec, onnx: memoryview, settings: Settings, device: De
     return EntryKey(kind=spec.name, onnx_sha256=hashlib.sha256(onnx).hexdigest(), options=settings.options, device=device)
 
 
+def find(spec: EngineSpec, members: Mapping[str, memoryview], cache: EngineCache, device: DeviceKey) -> Built | Unusable:
+    """What the cache holds of an engine for a device; reads only.
+
+    Raises:
+        BundleError: The manifest's entry is not one for TensorRT, or the model asks for something outside itself.
+        TargetError: The cache may be written by others.
+    """
+    onnx = read_model(spec, members)
+    key = entry_key(spec, onnx, read_settings(spec), device)
+    found = cache.load(key)
+    return found if isinstance(found, Unusable) else _built(key, found, "")
+
+
 def build(spec: EngineSpec, members: Mapping[str, memoryview], cache: EngineCache, progress: Progress) -> Built:
     """Builds an engine of a bundle and keeps it, or finds it in the cache.
 
@@ -210,21 +254,25 @@ def build(spec: EngineSpec, members: Mapping[str, memoryview], cache: EngineCach
 
     Raises:
         MissingEngineError: TensorRT or a binding of CUDA is not installed.
-        TargetError: This device cannot build it, or TensorRT is older than the bundle asks for.
-        BundleError: TensorRT refuses the model; the message names the node.
+        TargetError: This device cannot build it, or TensorRT is not one that was proven.
+        ModelRefusedError: TensorRT refuses the model; the message names the node.
+        BundleError: The manifest's entry is not one for TensorRT, or the model asks for something outside itself.
         OutputError: The cache cannot be written.
     """
-    check_spec(spec)
+    onnx = read_model(spec, members)
     settings = read_settings(spec)
     api = tensorrt_api.open_api()
-    check_version("TensorRT", api.text, spec)
+    check_version_of(api, spec)
     cuda = cuda_layer.open_cuda()
     try:
         with cuda.active():
-            onnx = members[spec.files[ROLE]]
             key = entry_key(spec, onnx, settings, device_key(api, cuda))
+            job = _Job(api=api, cache=cache, key=key, onnx=onnx, options=settings.build, progress=progress)
+            found = cache.load(key)
+            if isinstance(found, Entry):
+                return _told(job, found)
             with cache.locked(key, waiting=lambda: progress.note(f"another process builds {spec.name}; waiting for it")):
-                return _build_locked(_Job(api=api, cache=cache, key=key, onnx=onnx, options=settings.build, progress=progress))
+                return _build_locked(job)
     finally:
         cuda.close()
 
@@ -241,23 +289,14 @@ class _Job:
     progress: Progress
 
 
-def _build_locked(job: _Job) -> Built:
-    key, progress = job.key, job.progress
-    found = job.cache.load(key)
-    progress.begin(f"build {key.kind}", cached=isinstance(found, Entry))
-    reason = ""
-    if isinstance(found, Unusable):
-        reason = found.reason
-        if not tensorrt_api.tells_progress(job.api):
-            progress.note(f"TensorRT {job.api.text} does not tell how far it is; a build takes minutes")
-        start = time.monotonic()
-        plan = _plan(job)
-        facts = {
-            "build_seconds": round(time.monotonic() - start, 3),
-            "built_at": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
-        }
-        found = job.cache.store(key, plan, facts)
-    progress.end()
+def _told(job: _Job, found: Entry) -> Built:
+    """What was found, told as a stage that took no time."""
+    job.progress.begin(f"build {job.key.kind}", cached=True)
+    job.progress.end()
+    return _built(job.key, found, "")
+
+
+def _built(key: EntryKey, found: Entry, reason: str) -> Built:
     return Built(
         engine=key.kind,
         entry=key.name,
@@ -269,19 +308,47 @@ def _build_locked(job: _Job) -> Built:
     )
 
 
-def _plan(job: _Job) -> bytes:
+def _build_locked(job: _Job) -> Built:
+    key, progress = job.key, job.progress
+    found = job.cache.load(key)
+    if isinstance(found, Entry):
+        return _told(job, found)
+    progress.begin(f"build {key.kind}", cached=False)
+    if not tensorrt_api.tells_progress(job.api):
+        progress.note(f"TensorRT {job.api.text} does not tell how far it is; a build takes minutes")
+    # Timings are of the device and its library, not of a model: another model's build finds its layers timed.
+    timings = EntryKey(kind=TIMINGS, onnx_sha256="", options={}, device=key.device)
+    start = time.monotonic()
+    plan, timed = _plan(job, job.cache.load(timings))
+    facts = {
+        "build_seconds": round(time.monotonic() - start, 3),
+        "built_at": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+    }
+    stored = job.cache.store(key, plan, facts)
+    _keep_timings(job, timings, timed)
+    progress.end()
+    return _built(key, stored, found.reason)
+
+
+def _plan(job: _Job, kept: Entry | Unusable) -> tuple[bytes, bytes]:
+    """The plan, and the builder's timings."""
     api = job.api
     builder = tensorrt_api.make_builder(api)
     network = tensorrt_api.make_network(api, builder)
     parser = tensorrt_api.parse(api, network, bytes(job.onnx))
     config = tensorrt_api.make_config(api, builder, job.options, job.progress.step)
-    # Timings are of the device and its library, not of a model: another model's build finds its layers timed.
-    timings = EntryKey(kind=TIMINGS, onnx_sha256="", options={}, device=job.key.device)
-    kept = job.cache.load(timings)
     tensorrt_api.set_timings(config, kept.payload if isinstance(kept, Entry) else b"")
     plan = tensorrt_api.build(api, builder, network, config)
     del parser  # it owned the weights until here
-    found = tensorrt_api.get_timings(config)
-    if found:
-        job.cache.store(timings, found, {})
-    return plan
+    return plan, tensorrt_api.get_timings(config)
+
+
+def _keep_timings(job: _Job, key: EntryKey, timed: bytes) -> None:
+    """Keeps timings (rule 6), under their own lock: engines that are built at once share them."""
+    if not timed:
+        return
+    try:
+        with job.cache.locked(key):
+            job.cache.store(key, timed, {})
+    except EdgekitError as error:
+        job.progress.note(f"the next build is not faster, the builder's timings were not kept: {error.message}")

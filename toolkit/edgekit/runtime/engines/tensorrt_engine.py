@@ -3,7 +3,8 @@
 Rules this file keeps:
 
 1. Opening never builds: a build takes minutes and belongs to the installation (`edgekit build BUNDLE`). What is opened is the plan in the cache whose key
-   is this device's and whose sha256 is right; otherwise it is told that there is none, and why.
+   is this device's and whose sha256 is right, and, where frames will be answered, which is the one that was seen to reproduce the golden frames; otherwise
+   it is told that there is none, and why.
 2. Everything is allocated once, before the first frame. Where CPU and GPU share memory and the CPU's cache stays valid, the GPU works on the host's
    memory; elsewhere a frame is copied in and the answer out, on the same stream.
 3. A frame is one launch of a CUDA graph, captured after one plain run and compared with it; where that does not work, `describe` says why, and each frame
@@ -13,6 +14,7 @@ Rules this file keeps:
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -21,12 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import EngineSpec
-from edgekit.errors import BundleError, EdgekitError, TargetError
+from edgekit.errors import BundleError, EdgekitError, NotFiniteError, TargetError
 from edgekit.runtime.engines import cuda as cuda_layer
 from edgekit.runtime.engines import tensorrt_api, tensorrt_build
-from edgekit.runtime.engines.base import Availability, Engine, EngineNotBuiltError, RawOutput, check_version
+from edgekit.runtime.engines.base import Availability, Engine, EngineNotBuiltError, RawOutput
+from edgekit.runtime.engines.cache_keys import EntryKey, Unusable
 from edgekit.runtime.engines.cuda.base import Cuda, DeviceBuffer, DeviceFacts, Graph, HostBuffer, Resource, Stream
-from edgekit.runtime.engines.engine_cache import EngineCache, EntryKey, Unusable
+from edgekit.runtime.engines.engine_cache import EngineCache
 from edgekit.runtime.engines.tensorrt_api import TensorFacts
 
 _Resource = TypeVar("_Resource", bound=Resource)
@@ -47,16 +50,29 @@ class TensorRtEngine(Engine):
         program.warm_up(cuda_graph=cuda_graph)
 
     @classmethod
-    def open(cls, spec: EngineSpec, members: Mapping[str, memoryview]) -> TensorRtEngine:
-        tensorrt_build.check_spec(spec)
+    def open(cls, spec: EngineSpec, members: Mapping[str, memoryview], *, plan_sha256: str = "") -> TensorRtEngine:
+        """Loads the plan of a model.
+
+        Args:
+            spec: The engine's entry in the manifest.
+            members: Member name to its checked bytes.
+            plan_sha256: Of the plan that it must be; empty for any that was built here for this model, to try it.
+
+        Raises:
+            MissingEngineError: TensorRT or a binding of CUDA is not installed.
+            EngineNotBuiltError: There is no such plan in the cache.
+            TargetError: TensorRT is not one that was proven, or this device cannot run the plan.
+            BundleError: The model is not what the manifest says, or a setting is not one that a bundle may choose.
+        """
+        onnx = tensorrt_build.read_model(spec, members)
         settings = tensorrt_build.read_settings(spec)
         api = tensorrt_api.open_api()
-        check_version("TensorRT", api.text, spec)
+        tensorrt_build.check_version_of(api, spec)
         cuda = cuda_layer.open_cuda()
         program = _Program(cuda)
         try:
-            key = tensorrt_build.entry_key(spec, members[spec.files[tensorrt_build.ROLE]], settings, tensorrt_build.device_key(api, cuda))
-            program.load(api, _cached_plan(key), spec)
+            key = tensorrt_build.entry_key(spec, onnx, settings, tensorrt_build.device_key(api, cuda))
+            program.load(api, _cached_plan(key, plan_sha256), spec)
             return cls(program, spec, api.text, cuda_graph=settings.cuda_graph)
         except BaseException:
             program.free()
@@ -104,17 +120,21 @@ class TensorRtEngine(Engine):
             raise TargetError("the engine was closed", hint="open the bundle again")
         logits, *maps = self._program.run(tensor)
         if not np.isfinite(logits).all():
-            raise TargetError(
+            raise NotFiniteError(
                 "the model answered with NaN or infinite logits", hint="edgekit verify BUNDLE compares it with its golden frames"
             )
         return RawOutput(logits=logits[0], cam=maps[0][0] if maps else None)
 
 
-def _cached_plan(key: EntryKey) -> bytes:
+def _cached_plan(key: EntryKey, sha256: str) -> bytes:
     """The plan, whose key and sha256 were found right (rule 1)."""
     found = EngineCache().load(key)
     if isinstance(found, Unusable):
         raise EngineNotBuiltError(f"{key.kind} is not built on this device: {found.reason}", hint="edgekit build BUNDLE")
+    if sha256 and found.sha256 != sha256:
+        raise EngineNotBuiltError(
+            f"the plan of {key.kind} in the cache is not the one that reproduced the golden frames here", hint="edgekit build BUNDLE"
+        )
     return found.payload
 
 
@@ -214,17 +234,25 @@ class _Program:
             return tensorrt_api.layers(engine)
 
     def free(self) -> None:
-        """Gives everything back; again does nothing."""
+        """Gives everything back; again does nothing.
+
+        It goes on after what cannot be given back, and never raises for it: after an error of the GPU that is everything, and the error that led here is the
+        one to tell.
+        """
         if self._closed:
             return
         self._closed = True
-        try:
-            with self._cuda.active():
-                while self._objects:
-                    self._objects.pop()
-                while self._held:
-                    self._cuda.free(self._held.pop())
-        finally:
+        with contextlib.suppress(TargetError), self._cuda.active():
+            while self._objects:
+                self._objects.pop()
+            while self._held:
+                item = self._held.pop()
+                with contextlib.suppress(TargetError):
+                    self._cuda.free(item)
+        # Where the GPU cannot be made current any more, the library's objects go all the same, in their order.
+        while self._objects:
+            self._objects.pop()
+        with contextlib.suppress(TargetError):
             self._cuda.close()
 
     def _enqueue(self) -> None:

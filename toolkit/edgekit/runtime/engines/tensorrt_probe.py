@@ -21,8 +21,8 @@ from edgekit.runtime.engines import cuda as cuda_layer
 from edgekit.runtime.engines import probe_graph, tensorrt_api
 from edgekit.runtime.engines.tensorrt_api import Api, BuildOptions
 
-FLAGS: Mapping[str, tuple[str, ...]] = {"fp32": (), "fp16": ("FP16",), "int8": ("FP16", "INT8")}
-"""Precision to what a builder before version 10 may use; from then on the graph says it."""
+FLAGS: Mapping[str, tuple[str, ...] | None] = {"fp32": (), "fp16": None, "int8": ("INT8",)}
+"""Precision to what a builder before version 10 may use, None where no engine is built in it there; from then on the graph says it."""
 
 NEEDS: Mapping[str, str] = {"tensorrt-int8": "int8", "tensorrt-fp16": "fp16"}
 """Engine to the precision that has to build for it to run here."""
@@ -36,7 +36,7 @@ class Probe:
 
     Attributes:
         precision: "fp32", "fp16" or "int8".
-        status: PASS, FAIL, or NOT RUN where there is no TensorRT or no GPU.
+        status: PASS, FAIL, or NOT RUN where there is no TensorRT, no GPU, or no engine of that precision in this version.
         seconds: How long the build took; None where it did not pass.
         reason: Why it is not PASS.
     """
@@ -76,16 +76,20 @@ def probe() -> Probed:
 
 
 def _try(api: Api, precision: str) -> Probe:
+    flags = FLAGS[precision]
+    if flags is None and not tensorrt_api.is_strongly_typed(api):
+        reason = f"TensorRT {api.text} chooses itself where it works in {precision}, so no engine is built in it"
+        return Probe(precision=precision, status="NOT RUN", seconds=None, reason=reason)
     start = time.monotonic()
     try:
-        _build(api, precision)
+        _build(api, precision, flags or ())
     except EdgekitError as error:
         return Probe(precision=precision, status="FAIL", seconds=None, reason=error.message)
     return Probe(precision=precision, status="PASS", seconds=round(time.monotonic() - start, 3), reason="")
 
 
-def _build(api: Api, precision: str) -> None:
-    options = BuildOptions(workspace_mib=_WORKSPACE_MIB, optimization_level=None, max_aux_streams=0, flags=FLAGS[precision])
+def _build(api: Api, precision: str, flags: tuple[str, ...]) -> None:
+    options = BuildOptions(workspace_mib=_WORKSPACE_MIB, optimization_level=None, max_aux_streams=0, flags=flags)
     builder = tensorrt_api.make_builder(api)
     network = tensorrt_api.make_network(api, builder)
     parser = tensorrt_api.parse(api, network, probe_graph.one_convolution(precision, typed=tensorrt_api.is_strongly_typed(api)))

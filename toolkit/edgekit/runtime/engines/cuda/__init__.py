@@ -15,7 +15,10 @@ ADAPTERS: Mapping[str, str] = {
     "pycuda": "edgekit.runtime.engines.cuda.pycuda_layer",
     "cuda-python": "edgekit.runtime.engines.cuda.cuda_python_layer",
 }
-INSTALL = "install the extra edgekit-toolkit[tensorrt], or cuda-python where there is no CUDA compiler to build pycuda with"
+INSTALL = (
+    "install cuda-python in the version of the device's CUDA (pip install 'cuda-python==12.6.*' where it is 12.6), "
+    "or pycuda, which is compiled on the device; TensorRT itself comes with JetPack"
+)
 
 
 def open_cuda() -> Cuda:

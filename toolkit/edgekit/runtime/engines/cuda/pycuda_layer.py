@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,7 +68,12 @@ class PyCuda:
             self._context.push()
         try:
             yield
-        finally:
+        except BaseException:
+            # What failed is what is told, not that the context cannot be left after it.
+            with contextlib.suppress(self._driver.Error):
+                self._driver.Context.pop()
+            raise
+        with self._told("leaving the context of the GPU"):
             self._driver.Context.pop()
 
     def versions(self) -> CudaVersions:

@@ -21,8 +21,10 @@ from fake_cuda import ORIN, DeviceFacts, FakeCuda, MisuseError
 from trt_fake import FakeEngine, FakeTensor, World, fake_tensorrt, world_of
 
 from edgekit.bundle.manifest import EngineSpec, Gate, GoldenSpec
+from edgekit.profiler import probe_process
 from edgekit.runtime import jetson
 from edgekit.runtime.engines import cuda as cuda_layer
+from edgekit.runtime.engines import tensorrt_probe
 
 SETTINGS = {"CUDA_GRAPH": "true", "MAX_AUX_STREAMS": "0", "OPTIMIZATION_LEVEL": "3", "WORKSPACE_MIB": "512"}
 PASSED = (Gate(name="flips", value=0.0, bound=0.5, passed=True),)
@@ -118,6 +120,8 @@ def install(
     monkeypatch.setattr(cuda_layer, "open_cuda", open_cuda)
     monkeypatch.setattr(jetson, "read_module", lambda: jetson.Module(part_number="p3767-0003", model="Orin Nano", l4t="36.4.3"))
     monkeypatch.setenv("EDGEKIT_ENGINE_CACHE", str(cache))
+    # A process of its own would not have the fakes.
+    monkeypatch.setattr(probe_process, "probe_apart", tensorrt_probe.probe)
     return Device(trt=trt, world=world_of(trt), cuda=gpu, cache=cache)
 
 

@@ -13,6 +13,8 @@ from command_line import assert_refused, edgekit
 from trt_device import install
 
 from edgekit.cli import doctor
+from edgekit.profiler import probe_process
+from edgekit.profiler.probe_process import probe_apart as apart
 from edgekit.runtime.engines import ENGINES
 
 
@@ -118,3 +120,22 @@ def test_a_missing_part_names_its_extra():
         "missing": ["edgekit_is_not_called_so"],
         "hint": "install the extra: edgekit-toolkit[x]",
     }
+
+
+def test_a_build_that_ends_its_process_does_not_end_the_examination(monkeypatch, tmp_path, capfd):
+    """A TensorRT that crashes while it builds is FAIL for its engines; the others are examined, and the command ends as it should."""
+    install(monkeypatch, tmp_path / "cache")
+    monkeypatch.setattr(probe_process, "probe_apart", lambda: apart([sys.executable, "-c", "import os; os.abort()"]))
+    ran = edgekit(capfd, "doctor", "--json")
+    found = {check["name"]: check for check in ran.document["checks"]}
+    assert found["build-one-convolution int8"]["reason"] == "the build ended its process (signal 6)"
+    assert (found["engine tensorrt-int8"]["status"], found["engine openvino"]["status"], ran.code) == ("FAIL", "PASS", 0)
+
+
+def test_before_version_10_there_is_no_float16_engine(monkeypatch, tmp_path, capfd):
+    """What is never built is NOT RUN, with the reason, while int8 passes."""
+    install(monkeypatch, tmp_path / "cache", "8.6")
+    document = edgekit(capfd, "doctor", "--json").document
+    found = {check["name"]: check for check in document["checks"]}
+    assert (found["engine tensorrt-int8"]["status"], found["engine tensorrt-fp16"]["status"]) == ("PASS", "NOT RUN")
+    assert "chooses itself where it works in fp16" in found["engine tensorrt-fp16"]["reason"]

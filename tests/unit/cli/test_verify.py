@@ -13,8 +13,10 @@ from device_bundles import write_device_bundle
 from trt_device import engines_of_the_bundle, install, numpy_engine, write_built_bundle
 
 from edgekit.bundle.reader import open_bundle
+from edgekit.errors import MissingEngineError
 from edgekit.profiler import engine_choice, verification
 from edgekit.profiler.clock import Budget
+from edgekit.runtime.engines import cuda as cuda_layer
 
 
 @pytest.fixture(autouse=True)
@@ -86,3 +88,19 @@ def test_a_fallback_must_be_allowed(monkeypatch, path, capfd):
     found = {check["name"]: check for check in ran.document["checks"]}
     assert found["golden-frames tensorrt-int8"]["status"] == "NOT RUN"
     assert found["answering-engine"]["value"] == "openvino"
+
+
+def test_nothing_of_a_library_s_words_tells_whose_device_it_is(monkeypatch, path, capfd):
+    """A reason that quotes a file of the user's comes without folder and name, in every part of the document."""
+
+    def broken():
+        raise MissingEngineError("pycuda: /home/alice/scanner/lib/pycuda/_driver.so: undefined symbol: cuX")
+
+    monkeypatch.setattr(cuda_layer, "open_cuda", broken)
+    document = edgekit(capfd, "verify", path, "--json").document
+    text = json.dumps(document)
+    assert "alice" not in text
+    assert "/home" not in text
+    assert text.count("pycuda: _driver.so: undefined symbol: cuX") > 4
+    assert "_driver.so" in document["device"]["unavailable"]["gpu"]
+    assert "_driver.so" in document["builds"][0]["reason"]

@@ -49,16 +49,16 @@ def verify(
 def _document(bundle: Bundle, found: Verification, *, allow_fallback: bool) -> dict[str, Any]:
     """What is sent to the maker: nothing in it tells this device from another of its kind."""
     from edgekit import __version__
+    from edgekit.profiler import anonymous, probe_process
     from edgekit.profiler.device import read_device
     from edgekit.profiler.device_checks import build_checks
     from edgekit.profiler.host import fingerprint
     from edgekit.runtime.engines.tensorrt_build import is_tensorrt
-    from edgekit.runtime.engines.tensorrt_probe import probe
     from edgekit.schema.decode import encode
 
     manifest = bundle.manifest
-    builds = build_checks(probe()) if any(is_tensorrt(spec.name) for spec in manifest.engines) else ()
-    return {
+    builds = build_checks(probe_process.probe_apart()) if any(is_tensorrt(spec.name) for spec in manifest.engines) else ()
+    document: dict[str, Any] = {
         "bundle": bundle.path.name,
         "name": manifest.name,
         "version": manifest.version,
@@ -74,3 +74,5 @@ def _document(bundle: Bundle, found: Verification, *, allow_fallback: bool) -> d
         "device": encode(read_device()),
         "builds": encode(builds),
     }
+    scrubbed: dict[str, Any] = anonymous.document(document, {str(bundle.path.absolute().parent): "the bundle's folder"})
+    return scrubbed

@@ -3,17 +3,19 @@
 Rules this file keeps:
 
 1. An engine of TensorRT can run only where one convolution of its precision was built: that it can be imported is not enough.
-2. Every check says PASS, FAIL or NOT RUN, with the reason and the remedy.
+2. The builds happen in a process of their own: one that ends its process does not end the examination.
+3. Every check says PASS, FAIL or NOT RUN, with the reason and the remedy.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgekit.profiler import probe_process
 from edgekit.profiler.check import FAIL, NOT_RUN, PASS, Check
 from edgekit.runtime.engines import ENGINES, engine_class
 from edgekit.runtime.engines.base import Availability
-from edgekit.runtime.engines.tensorrt_probe import NEEDS, Probed, probe
+from edgekit.runtime.engines.tensorrt_probe import NEEDS, Probed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,7 @@ class Examination:
 def examine() -> Examination:
     """Looks at every engine that edgekit knows, and builds."""
     engines = {name: engine_class(name).available() for name in ENGINES}
-    probed = probe()
+    probed = probe_process.probe_apart()
     checks = (*build_checks(probed), *(_engine_check(name, found, probed) for name, found in engines.items()))
     return Examination(engines=engines, probed=probed, checks=checks)
 
@@ -61,5 +63,7 @@ def _engine_check(name: str, found: Availability, probed: Probed) -> Check:
     built = next(one for one in probed.probes if one.precision == NEEDS[name])
     if built.status == PASS:
         return Check(name=check, status=PASS, value=found.version)
-    reason = f"it builds nothing in {built.precision} for this GPU: {built.reason}"
-    return Check(name=check, status=FAIL if built.status == FAIL else NOT_RUN, value=found.version, reason=reason)
+    if built.status == FAIL:
+        reason = f"it builds nothing in {built.precision} for this GPU: {built.reason}"
+        return Check(name=check, status=FAIL, value=found.version, reason=reason)
+    return Check(name=check, status=NOT_RUN, value=found.version, reason=built.reason)

@@ -7,7 +7,7 @@ Rules this file keeps:
    reproduced the golden frames.
 3. The verdict is PASS where no check failed, at least one engine ran, and the bundle's first engine and every engine that is built on the device ran. Where
    that last part is waived (`allow_fallback`), the fallback must have run.
-4. Checks hold nothing that tells one device from another of its kind; a path in a reason is shortened to what is known to every reader.
+4. Checks hold nothing that tells one device from another of its kind; folders in a reason are replaced by what every reader knows.
 
 Does not prove that the answers on patients are right: the golden frames are synthetic.
 """
@@ -16,27 +16,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.bundle.reader import Bundle
 from edgekit.errors import EdgekitError
-from edgekit.profiler import cache_faults, clock
+from edgekit.profiler import anonymous, cache_faults, clock
 from edgekit.profiler.check import FAIL, NOT_RUN, PASS, Check
 from edgekit.profiler.clock import Budget
 from edgekit.profiler.engine_layers import count_layers
 from edgekit.profiler.warmup import steady_state
 from edgekit.runtime import selftest
-from edgekit.runtime.classifier import Classifier
-from edgekit.runtime.engines import open_engine, tensorrt_build
+from edgekit.runtime.classifier import Classifier, open_for_check
+from edgekit.runtime.engines import tensorrt_build
 from edgekit.runtime.engines.base import Engine
 from edgekit.runtime.engines.cache_keys import Unusable
 from edgekit.runtime.engines.engine_cache import EngineCache
 from edgekit.runtime.engines.tensorrt_engine import TensorRtEngine
+from edgekit.runtime.selftest import EngineCheck
 
 FEWEST_SAMPLES = 50
 BUDGET = Budget(seconds=2.0, min_samples=150, max_seconds=120.0)
@@ -117,6 +118,7 @@ def _engine_checks(bundle: Bundle, spec: EngineSpec, budget: Budget, entries: di
     """The checks of one engine; puts the name of its entry in the cache down."""
     found = selftest.check(bundle, spec)
     checks = [Check(name=golden(spec.name), status=found.status, value=found.max_difference, bound=found.tolerance, reason=found.reason)]
+    checks += _golden_parts(bundle, found)
     if tensorrt_build.is_tensorrt(spec.name):
         cached, entries[spec.name] = _cache_check(bundle, spec)
         checks.append(cached)
@@ -124,6 +126,22 @@ def _engine_checks(bundle: Bundle, spec: EngineSpec, budget: Budget, entries: di
         return checks + _measured(bundle, spec, budget)
     reason = "its golden frames did not pass"
     return checks + [Check(name=f"{name} {spec.name}", status=NOT_RUN, reason=reason) for name in _measurements(spec)]
+
+
+def _golden_parts(bundle: Bundle, found: EngineCheck) -> list[Check]:
+    """What the golden frames showed beside the logits: whether maps add up, and how many answers changed, which is told and fails nothing."""
+    labels = Check(name=f"golden-labels {found.engine}", status=NOT_RUN, reason="no logits to compare")
+    if found.label_changes is not None:
+        labels = Check(name=labels.name, status=PASS, value=found.label_changes, reason=f"of {found.frames} frames have other labels")
+    cam = bundle.manifest.cam
+    if cam is None:
+        return [labels]
+    maps = Check(name=f"golden-maps {found.engine}", status=NOT_RUN, bound=cam.tolerance, reason="no maps to look at")
+    if found.label_changes is not None:
+        residual = found.max_residual
+        fits = residual is not None and residual <= cam.tolerance
+        maps = dataclasses.replace(maps, status=PASS if fits else FAIL, value=residual, reason="" if fits else found.reason)
+    return [maps, labels]
 
 
 def _measurements(spec: EngineSpec) -> tuple[str, ...]:
@@ -136,28 +154,29 @@ def _cache_check(bundle: Bundle, spec: EngineSpec) -> tuple[Check, str]:
     """Whether the plan of the engine is in the cache under this device's key, and the name of its entry where it is."""
     name = f"cached-engine {spec.name}"
     try:
-        settings = tensorrt_build.read_settings(spec)
-        key = tensorrt_build.entry_key(spec, bundle.members[spec.files[tensorrt_build.ROLE]], settings, tensorrt_build.this_device())
+        onnx, settings = tensorrt_build.read_model(spec, bundle.members), tensorrt_build.read_settings(spec)
+        key = tensorrt_build.entry_key(spec, onnx, settings, tensorrt_build.this_device())
         cache = EngineCache()
         found = cache.load(key)
-    except (EdgekitError, KeyError) as error:
-        return Check(
-            name=name, status=NOT_RUN, reason=error.message if isinstance(error, EdgekitError) else "the manifest names no model"
-        ), ""
+    except EdgekitError as error:
+        return Check(name=name, status=NOT_RUN, reason=error.message), ""
     if isinstance(found, Unusable):
         # An entry of this key that must not be used is damage; none of this key was not built, or on another device.
-        damaged = (cache.folder / f"{key.name}.json").exists()
+        damaged = os.path.exists(cache.folder / f"{key.name}.json")  # noqa: PTH110 - Path.exists raises where the folder is closed
         return Check(name=name, status=FAIL if damaged else NOT_RUN, reason=f"{found.reason}; edgekit build BUNDLE"), ""
     return Check(name=name, status=PASS, value=found.sha256, reason="the key is this device's"), key.name
 
 
 def _measured(bundle: Bundle, spec: EngineSpec, budget: Budget) -> list[Check]:
     try:
-        engine = open_engine(spec, bundle.members)
+        engine = open_for_check(bundle, spec)
     except EdgekitError as error:
         return [Check(name=f"{name} {spec.name}", status=NOT_RUN, reason=error.message) for name in _measurements(spec)]
     try:
         layers = _layer_checks(engine, spec) if isinstance(engine, TensorRtEngine) else []
+    except EdgekitError as error:
+        layers = [Check(name=f"{name} {spec.name}", status=NOT_RUN, reason=error.message) for name in _measurements(spec)[:-1]]
+    try:
         return [*layers, _latency_check(bundle, engine, spec, budget)]
     finally:
         engine.close()
@@ -201,7 +220,7 @@ def _answer_checks(bundle: Bundle, checks: Sequence[Check]) -> list[Check]:
     except EdgekitError as error:
         reason = f"nothing answers here: {error.message}"
         return [Check(name=name, status=NOT_RUN, reason=reason) for name in ("answering-engine", "fallback-engine")]
-    classifier.engine.close()
+    classifier.close()
     answers = Check(name="answering-engine", status=PASS, value=classifier.engine_name, reason="; ".join(classifier.engine_notes))
     if status_of(checks, golden(classifier.engine_name)) != PASS:
         answers = dataclasses.replace(answers, status=FAIL, reason="it answers, but its golden frames did not pass")
@@ -214,9 +233,4 @@ def _answer_checks(bundle: Bundle, checks: Sequence[Check]) -> list[Check]:
 
 def _without_paths(check: Check, bundle: Bundle) -> Check:
     """The check without folders of this machine (rule 4)."""
-    text = check.reason.replace(str(bundle.path), bundle.path.name)
-    try:
-        text = text.replace(str(EngineCache().folder), "the engine cache").replace(str(Path.home()), "~")
-    except (EdgekitError, RuntimeError):  # no home folder: then it cannot be in a text either
-        return dataclasses.replace(check, reason=text)
-    return dataclasses.replace(check, reason=text)
+    return dataclasses.replace(check, reason=anonymous.text(check.reason, {str(bundle.path): bundle.path.name}))

@@ -462,4 +462,5 @@ def test_no_binding_at_all(monkeypatch):
     pretend(monkeypatch)
     with pytest.raises(MissingEngineError, match=r"pycuda: .*cuda-python: ") as caught:
         cuda_layer.open_cuda()
-    assert "edgekit-toolkit[tensorrt]" in caught.value.hint
+    assert "cuda-python==12.6.*" in caught.value.hint
+    assert "comes with JetPack" in caught.value.hint

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import time
 from pathlib import Path
 
 import pytest
+from other_user import as_root, let_in, other_user
 
 from edgekit.errors import OutputError, TargetError
 from edgekit.runtime.engines import cache_files, choice_file, engine_cache
@@ -308,36 +308,10 @@ def test_the_largest_payload_is_a_limit(filled, monkeypatch):
     assert "more than the 1023 it may have" in filled.load(KEY).reason
 
 
-def other_user(work):
-    """What a function returns, or the error it raises, in a process of a user who owns nothing here."""
-    context = multiprocessing.get_context("fork")
-    here, there = context.Pipe()
-
-    def child():
-        os.setgroups([])
-        os.setgid(65534)
-        os.setuid(65534)
-        try:
-            there.send(work())
-        except Exception as error:  # noqa: BLE001 - the test looks at it
-            there.send(error)
-
-    process = context.Process(target=child)
-    process.start()
-    found = here.recv() if here.poll(20) else None
-    process.join(20)
-    return found
-
-
 @pytest.fixture
 def open_path(tmp_path):
     """Lets every user get to the test's folder."""
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o055)
-
-
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+    let_in(tmp_path)
 
 
 @as_root

@@ -12,6 +12,7 @@ from edgekit.catalog.target import load_target
 from edgekit.cli.main import app
 from edgekit.profiler import cache_faults, verification
 from edgekit.profiler.check import FAIL, NOT_RUN, PASS
+from edgekit.runtime.engines import engine_cache
 
 PAGE = (repository.ROOT / "docs" / "device-setup.md").read_text("utf-8")
 COMMANDS = typer.main.get_command(app).commands
@@ -78,9 +79,9 @@ def test_versions_are_those_of_the_profiles(column, version):
 def test_checks_are_those_that_verify_makes():
     """Every check of the report is in the table, and no other."""
     listed = [row[0].strip("`") for row in rows(part("What verify reports"))]
-    engines = [verification.golden("ENGINE"), "cached-engine ENGINE"]
+    engines = [verification.golden("ENGINE"), "golden-maps ENGINE", "golden-labels ENGINE", "cached-engine ENGINE"]
     measured = [f"{name} ENGINE" for name in ("int8-share", "reformats", "latency-ms")]
-    faults = [f"{name} ENGINE" for name in cache_faults.FAULTS]
+    faults = [f"{name} ENGINE" for name in cache_faults.NAMES]
     assert listed == ["digests", *engines, *measured, *faults, "answering-engine", "fallback-engine"]
     assert all(f"`{status}`" in PAGE for status in (PASS, FAIL, NOT_RUN))
     assert f"at least {verification.FEWEST_SAMPLES} frames" in PAGE
@@ -102,3 +103,32 @@ def test_the_list_of_devices_is_empty_and_says_so():
     assert rows(listed) == []
     assert "The list is empty today." in listed
     assert "No Jetson has run these steps yet." in PAGE
+
+
+def units():
+    """The lines of each systemd unit of the page."""
+    return [code.splitlines() for language, code in repository.fences(PAGE) if language == "ini"]
+
+
+def test_build_and_application_share_user_groups_and_cache():
+    """What decides whether the application may read what the build wrote, and may use the GPU, is the same in both units."""
+    build, application = units()
+    for key in ("User=", "SupplementaryGroups=", f"Environment={engine_cache.ENVIRONMENT}="):
+        (line,) = [one for one in application if one.startswith(key)]
+        assert line in build
+    assert "SupplementaryGroups=video render" in build
+    assert "After=nvpmodel.service" in build
+
+
+def test_the_build_holds_no_application_up():
+    """The unit does not order itself before the application: the fallback answers meanwhile, and the page says how the new engine is taken."""
+    build, _ = units()
+    assert not [line for line in build if line.startswith("Before=")]
+    assert "try-restart" in PAGE
+    assert "`--again`" in (repository.ROOT / "docs/engine-cache.md").read_text("utf-8")
+
+
+def test_no_extra_asks_pypi_for_tensorrt():
+    """TensorRT comes with JetPack: no extra of the distribution names PyPI's package of that name."""
+    extras = repository.pyproject()["project"]["optional-dependencies"]
+    assert not [wanted for group in extras.values() for wanted in group if re.match(r"tensorrt\b", wanted)]

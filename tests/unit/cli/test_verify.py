@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import platform
 import sys
+from pathlib import Path
 
 import pytest
 from command_line import assert_refused, edgekit
@@ -94,7 +95,7 @@ def test_nothing_of_a_library_s_words_tells_whose_device_it_is(monkeypatch, path
     """A reason that quotes a file of the user's comes without folder and name, in every part of the document."""
 
     def broken():
-        raise MissingEngineError("pycuda: /home/alice/scanner/lib/pycuda/_driver.so: undefined symbol: cuX")
+        raise MissingEngineError(f"pycuda: {Path('/home')}/alice/scanner/lib/pycuda/_driver.so: undefined symbol: cuX")
 
     monkeypatch.setattr(cuda_layer, "open_cuda", broken)
     document = edgekit(capfd, "verify", path, "--json").document

@@ -8,8 +8,8 @@ import re
 import repository
 
 from edgekit.profiler.engine_choice import Tried
-from edgekit.runtime.engines import engine_cache, tensorrt_build
-from edgekit.runtime.engines.engine_cache import DeviceKey, EntryKey
+from edgekit.runtime.engines import cache_keys, choice_file, engine_cache, tensorrt_build
+from edgekit.runtime.engines.cache_keys import DeviceKey, EntryKey
 
 PAGE = (repository.ROOT / "docs/engine-cache.md").read_text("utf-8")
 
@@ -30,14 +30,15 @@ def test_the_key():
     """The page lists every part of the key."""
     parts = {field.name for kind in (DeviceKey, EntryKey) for field in dataclasses.fields(kind)} - {"device"}
     assert set(rows("DIGEST is of the key")) == parts
-    assert f"of this page; {engine_cache.SCHEMA} " in PAGE
+    assert f"of this page; {cache_keys.SCHEMA} " in PAGE
 
 
 def test_the_environment_and_the_files():
     """The page names the variable and the kinds of files."""
     assert f"${engine_cache.ENVIRONMENT}" in PAGE
     assert f"`{tensorrt_build.TIMINGS}-DIGEST.plan`" in PAGE
-    assert engine_cache._choice_name("a" * 64).startswith("choice-")
+    assert "`choice-BUNDLE-DEVICE.json`" in PAGE
+    assert choice_file.pattern("a" * 64) == f"choice-{'a' * 64}-*.json"
 
 
 def test_the_document():

@@ -12,8 +12,8 @@ from fake_engines import FakeEngine
 
 from edgekit.bundle.manifest import Decision
 from edgekit.errors import DataError
-from edgekit.runtime import classifier as classifier_module
 from edgekit.runtime.classifier import load
+from edgekit.runtime.engines import choice
 
 # Grey levels for which each of the three labels wins: logits are 1·g + 0.375, −2·g + 1.25, 3·g − 0.5 of the mean grey g.
 WINNERS = {"b": 0, "c": 255}
@@ -140,7 +140,7 @@ def test_a_model_without_a_map_says_so(path):
 
 
 def with_engine(path, engine, monkeypatch, **options):
-    monkeypatch.setattr(classifier_module, "open_engine", lambda *_: engine)
+    monkeypatch.setattr(choice, "open_engine", lambda *_: engine)
     return load(write_device_bundle(path, **options))
 
 

@@ -75,7 +75,10 @@ def measure(name: str) -> dict[str, Any]:
             return {"error": error.message}
         row: dict[str, Any] = {"map": graph.has_map}
         for engine in ("tensorrt-int8", "tensorrt-fp16"):
-            row[engine] = {**check(graph, frames, engine, UNTYPED, 17, Path(folder)), **check(graph, frames, engine, TYPED, 20, Path(folder))}
+            row[engine] = {
+                **check(graph, frames, engine, UNTYPED, 17, Path(folder)),
+                **check(graph, frames, engine, TYPED, 20, Path(folder)),
+            }
         return row
 
 

@@ -140,7 +140,16 @@ def engines(result: Result) -> str:
         for engines in targets.values()
         for row in engines
     ]
-    header = ("model", "engine", "rung", "AUC, compiled", "flips / harmful", "map, Pearson median / 5th percentile", "size", "gate of the recipe")
+    header = (
+        "model",
+        "engine",
+        "rung",
+        "AUC, compiled",
+        "flips / harmful",
+        "map, Pearson median / 5th percentile",
+        "size",
+        "gate of the recipe",
+    )
     timed = [
         (name, ratio(item["eager_over_onnxruntime"]), ratio(item["predict_over_bare"]), ratio(item["qdq_over_nncf_in_openvino"]))
         for name, item in result["speed"].items()
@@ -168,7 +177,14 @@ def architectures(result: Result) -> str:
             outcome = (int8["8.6"], typed, half["8.6"], typed_half, f"{int8.get('rtx', 'not tried')}, {half.get('rtx', 'not tried')}")
         groups.setdefault(outcome, []).append(name)
     rows = [(", ".join(names), *outcome) for outcome, names in groups.items()]
-    header = ("architectures", "int8, 8.6", "int8, 10.3 / 10.16 / 11.4", "fp16, 8.6", "fp16, 10.3 / 10.16 / 11.4", "NVIDIA's builder: int8, fp16")
+    header = (
+        "architectures",
+        "int8, 8.6",
+        "int8, 10.3 / 10.16 / 11.4",
+        "fp16, 8.6",
+        "fp16, 10.3 / 10.16 / 11.4",
+        "NVIDIA's builder: int8, fp16",
+    )
     return (
         f"**Graphs for TensorRT** of {len(result['architectures'])} architectures with random weights, held to the conformance rules of four versions, and parsed and built by "
         f"TensorRT for RTX on a CPU, {measured(result)}:\n\n{table(header, rows)}"

@@ -28,6 +28,7 @@ VERSIONS = ("10.3", "10.16", "11.4")
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def explained(request, tmp_path_factory):
     """The explained graph of an architecture with random weights and fitting statistics."""
+    trt_rtx.folder("rtx")
     import torch
 
     define_missing_operators()
@@ -49,8 +50,11 @@ def explained(request, tmp_path_factory):
     return stage.ensures(folder)
 
 
-@pytest.mark.parametrize("engine", ["tensorrt-int8", "tensorrt-fp16"])
-@pytest.mark.parametrize(("versions", "opset"), [(VERSIONS, 20), (("8.6",), 17), (("8.5",), 17)], ids=["typed", "8.6", "8.5"])
+@pytest.mark.parametrize(
+    ("engine", "versions", "opset"),
+    [("tensorrt-int8", VERSIONS, 20), ("tensorrt-fp16", VERSIONS, 20), ("tensorrt-int8", ("8.6",), 17), ("tensorrt-int8", ("8.5",), 17)],
+    ids=["int8", "fp16", "int8-8.6", "int8-8.5"],
+)
 def test_an_export_is_taken(explained, engine, versions, opset, tmp_path):
     """It conforms to each version's rules (the stage itself refuses it otherwise), and the typed one is parsed and built by NVIDIA's own code."""
     import onnx

@@ -12,7 +12,9 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: TID253 - graphs are 
 
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.catalog.compress import QuantizeSpec
+from edgekit.catalog.target import load_target
 from edgekit.compiler.attempts import RANKING_FRAMES, Attempts, Bench, fallback_counts, nearest_post_training, ranking_frames
+from edgekit.compiler.dialects import dialect_of
 from edgekit.compiler.ladder import RungResult, Skipped
 from edgekit.compiler.progress import Silent
 from edgekit.compiler.quantize import fallback, openvino_ptq
@@ -329,9 +331,8 @@ def bench(graph, **changes):
         "graph": explained,
         "calibration": split(),
         "val": split(8),
-        "spec_of": lambda _: engine(),
+        "dialect": dialect_of(load_target("x86-64")),
         "quantize": QuantizeSpec(),
-        "target": "t",
     }
     return Bench(**{**fields, **changes})
 

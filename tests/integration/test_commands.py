@@ -149,7 +149,7 @@ def test_compile_json_has_the_keys_of_the_contract(project, tmp_path):
         assert set(FIGURES) <= set(document[side])
     assert list(document["latency_ms"]) == PERCENTILES
     assert document["size_bytes"] == bundle.stat().st_size
-    assert {"load", "baseline val", "explain", "quantize ptq, x86-64"} <= {stage["name"] for stage in document["stages"]}
+    assert {"load", "baseline val", "explain", "quantize ptq, x86-64, openvino"} <= {stage["name"] for stage in document["stages"]}
     assert all(stage["cached"] for stage in document["stages"])
     assert "load (cached)" in ran.err
     assert sorted(path.name for path in out.iterdir()) == [

@@ -21,6 +21,7 @@ from edgekit.errors import (
     EdgekitError,
     MissingEngineError,
     ModelError,
+    NotFiniteError,
     OutputError,
     RegressionError,
     TargetError,
@@ -41,6 +42,7 @@ _HINTS: Mapping[type[EdgekitError], str] = {
     OutputError: "choose another place for the result",
     RegressionError: "look at what changed; on a machine that was busy, measure again",
     TargetError: "edgekit doctor shows what this machine can run",
+    NotFiniteError: "edgekit verify BUNDLE compares the model with its golden frames",
 }
 
 

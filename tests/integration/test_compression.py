@@ -31,7 +31,7 @@ CLIMB = "accept.max_flips=0.0001"
 WHOLE = (PRUNE, DISTILL, QAT, "accept.enforce=false", CLIMB)
 
 
-def size_for_time(candidate, reference, specs, frame):
+def size_for_time(candidate, reference, specs, frame, *, tries=1):
     """A latency that falls with the weights, as a clock would show it on a network that is large enough."""
     share = candidate.files["bin"].stat().st_size / reference.files["bin"].stat().st_size
     return timing.LatencyShare(latency_ms=share, reference_ms=1.0, share=share, low=share, high=share, samples=1, steady=True)

@@ -120,7 +120,7 @@ def prove_target(prepared: Prepared, target: Target, workspace: Workspace, progr
             progress.note(f"{dialect.choice.name} stays out of the bundle: {error.message}")
     lead = next((found for found in provings if found.accepted and _same_library(found.candidate.dialect, first)), provings[0])
     for found in provings:
-        if not found.accepted:
+        if not found.accepted and found is not lead:
             progress.note(f"{found.candidate.dialect.choice.name} is refused by the gates and stays out of the bundle")
     if lead is not provings[0]:
         progress.note(f"{lead.candidate.dialect.choice.name} leads the bundle in its place")

@@ -169,19 +169,18 @@ def architectures(result: Result) -> str:
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, row in result["architectures"].items():
         if "error" in row:
-            outcome: tuple[str, ...] = (f"not loaded: {row['error']}", "–", "–", "–", "–")
+            outcome: tuple[str, ...] = (f"not loaded: {row['error']}", "–", "–", "–")
         else:
             int8, half = row["tensorrt-int8"], row["tensorrt-fp16"]
             typed = ", ".join(dict.fromkeys(int8[version] for version in ("10.3", "10.16", "11.4")))
             typed_half = ", ".join(dict.fromkeys(half[version] for version in ("10.3", "10.16", "11.4")))
-            outcome = (int8["8.6"], typed, half["8.6"], typed_half, f"{int8.get('rtx', 'not tried')}, {half.get('rtx', 'not tried')}")
+            outcome = (int8["8.6"], typed, typed_half, f"{int8.get('rtx', 'not tried')}, {half.get('rtx', 'not tried')}")
         groups.setdefault(outcome, []).append(name)
     rows = [(", ".join(names), *outcome) for outcome, names in groups.items()]
     header = (
         "architectures",
         "int8, 8.6",
         "int8, 10.3 / 10.16 / 11.4",
-        "fp16, 8.6",
         "fp16, 10.3 / 10.16 / 11.4",
         "NVIDIA's builder: int8, fp16",
     )

@@ -33,10 +33,10 @@ def test_without_a_gpu_loading_is_told_as_the_devices_fault(driven):
 
 
 def test_a_refused_model_is_told_with_its_node():
-    """What the real parser refuses ends in a BundleError that names the node and the reason."""
+    """What the real parser refuses ends in a ModelRefusedError that names the node and the reason."""
     driven = trt_rtx.drive_runtime(quantized_network(fault="scale-0").SerializeToString())
     assert driven.reached == "parse"
-    assert driven.error.startswith("BundleError: ")
+    assert driven.error.startswith("ModelRefusedError: ")
     assert "/r2.q (QuantizeLinear)" in driven.error
     assert "must all be positive" in driven.error
 

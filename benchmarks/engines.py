@@ -7,7 +7,7 @@ Acceptance is the compile's own: the gates of each recipe, on `test`. TensorRT's
 what the graphs compute, not how fast, and not that a device computes the same.
 
 Speed, ratios of medians, interleaved, as in `speed.py`: PyTorch eager over ONNX Runtime INT8; `predict` over a bare ONNX Runtime session; OpenVINO with ONNX Runtime's
-Q/DQ file over OpenVINO with NNCF's model. (With densenet121 the process ends in a segmentation fault after both compiles, here with OpenVINO 2026.4.1; why was not found.)
+Q/DQ file over OpenVINO with NNCF's model. (OpenVINO 2026.4.1 ends the process with a segmentation fault when it compiles ONNX Runtime's file of densenet121; edgekit itself never gives it such a file.)
 """
 
 from __future__ import annotations

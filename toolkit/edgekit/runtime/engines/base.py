@@ -4,21 +4,21 @@ Rules every engine keeps:
 
 1. It runs exactly the settings of its `EngineSpec`: the precision that was proven is the precision that runs, or it refuses to open.
 2. It takes the model from verified bytes in memory, never from a path.
-3. `infer` checks the tensor, then calls `_infer`; outputs are fresh arrays the caller owns.
+3. `infer` checks the tensor, calls `_infer`, and refuses logits that are no numbers; outputs are fresh arrays the caller owns.
 4. It sends nothing anywhere.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import EngineSpec
-from edgekit.errors import BundleError, DataError, TargetError
+from edgekit.errors import BundleError, DataError, NotFiniteError, TargetError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +103,19 @@ class Engine(ABC):
 
         Raises:
             DataError: The tensor does not fit the graph.
-            TargetError: The engine failed, or its output is not finite.
+            NotFiniteError: A logit is NaN or infinite.
+            TargetError: The engine failed.
         """
         if tensor.dtype != np.uint8 or tensor.shape != self.input_shape:
             raise DataError(
                 f"the graph takes uint8 {self.input_shape}, not {tensor.dtype} {tensor.shape}", hint="`imaging.preprocess` makes the tensor"
             )
-        return self._infer(tensor)
+        raw = self._infer(tensor)
+        if not np.isfinite(raw.logits).all():
+            raise NotFiniteError(
+                "the model answered with NaN or infinite logits", hint="edgekit verify BUNDLE compares it with its golden frames"
+            )
+        return raw
 
 
 def check_version(library: str, version: str, spec: EngineSpec) -> None:
@@ -126,3 +132,24 @@ def check_version(library: str, version: str, spec: EngineSpec) -> None:
 
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+def check_shapes(taken: Sequence[tuple[int, ...]], given: Sequence[tuple[int, ...]], spec: EngineSpec) -> None:
+    """Refuses a graph that is not one tensor (1, rows, columns, channels) in, logits and at most the maps out.
+
+    Args:
+        taken: Shapes of the inputs; empty where one is left open.
+        given: Shapes of the outputs.
+        spec: The manifest's entry.
+
+    Raises:
+        BundleError: Names what was found.
+    """
+    again = "compile the bundle again"
+    if len(taken) != 1 or len(taken[0]) != 4:
+        raise BundleError(f"the model's inputs {list(taken)} are not one uint8 tensor (1, rows, columns, channels)", hint=again)
+    logits, maps = given[:1], given[1:]
+    if list(logits) != [(1, spec.outputs)]:
+        raise BundleError(f"the model's outputs {list(given)} are not the {spec.outputs} logits that the manifest names", hint=again)
+    if len(maps) > 1 or any(len(shape) != 4 or shape[:2] != (1, spec.outputs) for shape in maps):
+        raise BundleError(f"the model's outputs {list(given)} are not {spec.outputs} logits and a map each", hint=again)

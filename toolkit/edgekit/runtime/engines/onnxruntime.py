@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import EngineSpec
-from edgekit.errors import BundleError, MissingEngineError, NotFiniteError, TargetError, nearest
-from edgekit.runtime.engines.base import Availability, Engine, ModelRefusedError, RawOutput, check_version
+from edgekit.errors import BundleError, MissingEngineError, TargetError, nearest
+from edgekit.runtime.engines.base import Availability, Engine, ModelRefusedError, RawOutput, check_shapes, check_version
 from edgekit.runtime.engines.onnx_wire import check_self_contained
 
 PROVIDER = "CPUExecutionProvider"
@@ -166,10 +166,6 @@ class OnnxRuntimeEngine(Engine):
                 f"ONNX Runtime failed on a frame: {first_line(error)}", hint="edgekit doctor shows what this machine can run"
             ) from error
         logits = np.array(results[0][0], dtype=np.float32)
-        if not np.isfinite(logits).all():
-            raise NotFiniteError(
-                "the model answered with NaN or infinite logits", hint="edgekit verify BUNDLE compares it with its golden frames"
-            )
         return RawOutput(logits=logits, cam=np.array(results[1][0], dtype=np.float32) if self._map_shape else None)
 
 
@@ -193,15 +189,12 @@ def _check_session(session: Any, spec: EngineSpec) -> None:
     providers = session.get_providers()
     if providers != [PROVIDER]:
         raise TargetError(f"ONNX Runtime runs the model on {', '.join(providers)}, it was proven on {PROVIDER}", hint="edgekit doctor")
-    taken = [(port.type, _static(port)) for port in session.get_inputs()]
-    given = [(port.type, _static(port)) for port in session.get_outputs()]
-    if len(taken) != 1 or taken[0][0] != "tensor(uint8)" or len(taken[0][1]) != 4:
+    taken, given = ([_static(port) for port in ports] for ports in (session.get_inputs(), session.get_outputs()))
+    if any(port.type != "tensor(uint8)" for port in session.get_inputs()):
         raise BundleError(f"the model's inputs {taken} are not one uint8 tensor (1, rows, columns, channels)", hint=_AGAIN)
-    logits, maps = given[:1], given[1:]
-    if logits != [("tensor(float)", (1, spec.outputs))]:
-        raise BundleError(f"the model's outputs {given} are not the {spec.outputs} logits that the manifest names", hint=_AGAIN)
-    if len(maps) > 1 or any(kind != "tensor(float)" or len(shape) != 4 or shape[:2] != (1, spec.outputs) for kind, shape in maps):
-        raise BundleError(f"the model's outputs {given} are not {spec.outputs} logits and a map each", hint=_AGAIN)
+    if any(port.type != "tensor(float)" for port in session.get_outputs()):
+        raise BundleError(f"the model's outputs {given} are not the {spec.outputs} logits, and a map each, in float32", hint=_AGAIN)
+    check_shapes(taken, given, spec)
 
 
 def _static(port: Any) -> tuple[int, ...]:

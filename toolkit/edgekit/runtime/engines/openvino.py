@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import EngineSpec
-from edgekit.errors import BundleError, MissingEngineError, NotFiniteError, TargetError, nearest
-from edgekit.runtime.engines.base import Availability, Engine, ModelRefusedError, RawOutput, check_version
+from edgekit.errors import BundleError, MissingEngineError, TargetError, nearest
+from edgekit.runtime.engines.base import Availability, Engine, ModelRefusedError, RawOutput, check_shapes, check_version
 
 DEVICES = ("CPU", "GPU", "NPU")
 """What the setting DEVICE may be; the first where it is left out."""
@@ -160,10 +160,6 @@ class OpenVinoEngine(Engine):
                 f"OpenVINO failed on a frame: {_first_line(error)}", hint="edgekit doctor shows what this machine can run"
             ) from error
         logits = np.array(results[0][0], dtype=np.float32)
-        if not np.isfinite(logits).all():
-            raise NotFiniteError(
-                "the model answered with NaN or infinite logits", hint="edgekit verify BUNDLE compares it with its golden frames"
-            )
         return RawOutput(logits=logits, cam=np.array(results[1][0], dtype=np.float32) if self._map_shape else None)
 
 
@@ -183,13 +179,9 @@ def _check_spec(spec: EngineSpec) -> None:
 def _check_graph(model: Any, spec: EngineSpec) -> None:
     """Refuses a graph that is not one uint8 tensor in, logits and at most the maps out."""
     taken, given = ([_static_shape(port) for port in ports] for ports in (model.inputs, model.outputs))
-    if len(taken) != 1 or len(taken[0]) != 4 or model.inputs[0].get_element_type().get_type_name() != "u8":
+    if any(port.get_element_type().get_type_name() != "u8" for port in model.inputs):
         raise BundleError(f"the model's inputs {taken} are not one uint8 tensor (1, rows, columns, channels)", hint=_AGAIN)
-    logits, maps = given[:1], given[1:]
-    if logits != [(1, spec.outputs)]:
-        raise BundleError(f"the model's outputs {given} are not the {spec.outputs} logits that the manifest names", hint=_AGAIN)
-    if len(maps) > 1 or any(len(shape) != 4 or shape[:2] != (1, spec.outputs) for shape in maps):
-        raise BundleError(f"the model's outputs {given} are not {spec.outputs} logits and a map each", hint=_AGAIN)
+    check_shapes(taken, given, spec)
 
 
 def _static_shape(port: Any) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from edgekit.catalog import files
 from edgekit.catalog.compress import CompressSpec
+from edgekit.catalog.explain import ExplainSpec
 from edgekit.errors import CatalogError, nearest
 from edgekit.schema.accept import AcceptSpec
 from edgekit.schema.data import Columns
@@ -122,6 +123,7 @@ class Recipe:
     input: InputSpec
     data: DataSpec
     calibration: CalibrationRef = field(default_factory=CalibrationRef)
+    explain: ExplainSpec = field(default_factory=ExplainSpec)
     compress: CompressSpec = field(default_factory=CompressSpec)
     accept: AcceptSpec = field(default_factory=AcceptSpec)
 

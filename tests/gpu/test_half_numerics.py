@@ -1,0 +1,49 @@
+"""What a GPU makes of the float16 that edgekit writes, against what the numerical oracle said of it on a CPU.
+
+TensorRT for Jetson does not run here. NVIDIA's other kernels do: cuDNN and cuBLAS by way of PyTorch, each layer in the type the graph gives it, and ONNX Runtime's
+CUDA provider. They multiply float16 on the same kind of unit and sum in an order of their own, as TensorRT does.
+
+Does not prove what TensorRT's kernels round: it fuses layers, and then rounds less often.
+"""
+
+from __future__ import annotations
+
+import half_checks
+import pytest
+
+ARCHITECTURES = ("resnet18", "mobilenetv3_small_050", "densenet121", "vit_tiny_patch16_224", "convnext_atto")
+"""One of a kind: residual sums, depthwise convolutions with squeeze and excitation, dense concatenations, attention, layer normalization between convolutions."""
+
+
+@pytest.fixture(scope="module", params=half_checks.MACHINES)
+def machine(request):
+    """What runs a graph on the GPU."""
+    return half_checks.MACHINES[request.param]()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The graphs of an architecture, each made once."""
+    made, graphs = {}, {}
+
+    def make(architecture, engine):
+        if architecture not in graphs:
+            graphs[architecture] = half_checks.explained(architecture, 224, tmp_path_factory.mktemp(architecture))
+        if (architecture, engine) not in made:
+            made[architecture, engine] = half_checks.write(*graphs[architecture], engine, tmp_path_factory.mktemp(engine))
+        return made[architecture, engine]
+
+    return make
+
+
+def test_float16_is_rounded_as_in_the_oracle(machine, record_property):
+    """Rounding to float16 and one operation after it give the oracle's bits, from below the smallest to beyond the largest."""
+    half_checks.check_edges(machine, record_property)
+
+
+@pytest.mark.parametrize("engine", half_checks.ENGINES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_oracle_foresaw_the_gpus_answers(machine, written, architecture, engine, record_property):
+    """On golden frames the GPU is as near to the oracle as a bundle asks of a device."""
+    graph = written(architecture, engine)
+    half_checks.check_answers(graph, machine(graph.content), record_property)

@@ -69,10 +69,16 @@ def features_and_gradients(module: torch.nn.Module, frame: torch.Tensor, score: 
                 "no feature map is seen that the network pools, flattens or attends to",
                 hint="its positions leave by another way; leave the methods that weigh features out of explain.compare",
             )
-        try:
-            (gradient,) = torch.autograd.grad(score(answer), found.tensor, allow_unused=True)
-        except RuntimeError as error:
-            raise ModelError(f"the network cannot be differentiated by its feature map: {str(error).splitlines()[0]}") from error
+        scalar = score(answer)
+        gradient = None
+        if scalar.requires_grad and found.tensor.requires_grad:
+            try:
+                (gradient,) = torch.autograd.grad(scalar, found.tensor, allow_unused=True)
+            except RuntimeError as error:  # an operation without a derivative, or one that overwrote what its derivative needs
+                raise ModelError(
+                    f"the network cannot be differentiated by its feature map: {str(error).splitlines()[0]}",
+                    hint="leave the methods that weigh features out of explain.compare",
+                ) from error
     if gradient is None:
         raise ModelError("the feature map that was seen does not reach the answer", hint="please report the architecture")
     return Features(found.laid_out(found.tensor), found.laid_out(gradient))
@@ -90,11 +96,11 @@ class _Found:
         """float32 (channels, rows, columns)."""
         plain = tensor.detach().float()[0]
         if self.layout == "channels first":
-            return plain.numpy().copy()
+            return np.array(plain.numpy(), dtype=np.float32)
         if self.layout == "tokens":
             rows, columns = self.grid
             plain = plain[len(plain) - rows * columns :].reshape(rows, columns, -1)
-        return plain.permute(2, 0, 1).contiguous().numpy().copy()
+        return np.array(plain.permute(2, 0, 1).numpy(), dtype=np.float32, order="C")
 
 
 class _Watch(TorchFunctionMode):

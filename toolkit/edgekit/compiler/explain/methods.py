@@ -87,10 +87,11 @@ def layer_cam(question: Question) -> Map:
 
 
 def grad_cam_plus_plus(question: Question) -> Map:
-    """Grad-CAM++: features weighed by Σ_ij α_kij ReLU(∂y/∂A_kij) with α = g² / (2 g² + g³ Σ_ab A_kab), times N.
+    """Grad-CAM++: features weighed by Σ_ij α_kij ReLU(∂y/∂A_kij) with α = g² / (2 g² + g³ Σ_ab A_kab).
 
     Chattopadhay et al. 2018, Grad-CAM++: Generalized Gradient-based Visual Explanations for Deep Convolutional Networks (WACV), equations 17 and 19, without
-    the last ReLU. Where the gradient is not positive its ReLU is 0, so α is only needed where g > 0, and is there 1 / (2 + g Σ A).
+    the last ReLU. Where the gradient is not positive its ReLU is 0, so α is only needed where g > 0, and is there 1 / (2 + g Σ A). The weights are sums
+    over positions already, so the map is not multiplied by their number.
 
     Raises:
         ModelError: The formula has no value because features sum to a large negative number; the paper takes features after a ReLU.
@@ -104,7 +105,7 @@ def grad_cam_plus_plus(question: Question) -> Map:
             hint="compare with hires-cam or layer-cam",
         )
     weights = np.divide(gradients, denominator, out=np.zeros_like(gradients), where=positive).sum(axis=(1, 2), keepdims=True)
-    return np.asarray(_positions(values) * (weights * values).sum(axis=0), dtype=np.float32)
+    return np.asarray((weights * values).sum(axis=0), dtype=np.float32)
 
 
 def saliency(question: Question) -> Map:
@@ -199,4 +200,4 @@ def _watched(question: Question) -> Features:
 
 
 def _positions(values: NDArray[np.float32]) -> int:
-    return values.shape[1] * values.shape[2]
+    return int(values[0].size)

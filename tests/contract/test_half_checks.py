@@ -15,13 +15,11 @@ import qdq_builders
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-SIDE = 64
-
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory):
-    """The explained graph of a tiny residual network, and its input."""
-    return half_checks.explained("test_resnet", SIDE, tmp_path_factory.mktemp("test_resnet"))
+    """The explained graph of a small residual network, and its input."""
+    return half_checks.explained_by_hand(tmp_path_factory.mktemp("network"))
 
 
 @pytest.fixture(scope="module", params=half_checks.ENGINES)

@@ -106,7 +106,7 @@ def finish(
         "stages": [encode(record) for record in workspace.records],
         **timed,
     }
-    page = compile_page.render(document, proving.flipped_frames(), proving.flipped_overlays(manifest.cam))
+    page = compile_page.render(document, proving.flipped_frames(), proving.flipped_overlays(manifest.cam), proving.worst_maps(manifest.cam))
     if written:
         write_atomically(outputs.bundle, [content])
     write_atomically(outputs.report_html, [page.encode()])

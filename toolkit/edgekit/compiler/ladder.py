@@ -3,7 +3,7 @@
 Rules this file keeps:
 
 1. Settings are chosen on `val`. `test` is looked at once, with the chosen rung, by the acceptance gate.
-2. The first rung for which `val` shows, with 95 % confidence, that the flip gates would pass, and whose ΔAUC there passes the gate itself, is taken.
+2. The first rung for which `val` shows, with 95 % confidence, that the flip gates would pass, and whose ΔAUC and maps there pass the gates themselves, is taken.
    Counting alone would not do: no flip among 77 frames still allows 3.8 % of flips. Frames count as independent here, which frames of one video are
    not: this only decides when to stop climbing, and proves nothing; the gate on `test` does.
 3. When `val` shows it for none, the rung whose answers are nearest to the reference's (mean KL divergence) is taken, and the gate decides.
@@ -33,7 +33,7 @@ from edgekit.evaluation.exact import clopper_pearson
 from edgekit.evaluation.metrics import Outcomes
 from edgekit.evaluation.paired import Agreement, Flips, agreement, compare_answers
 from edgekit.evaluation.temperature import Temperature
-from edgekit.schema.accept import AcceptSpec
+from edgekit.schema.accept import AcceptSpec, CamGate
 from edgekit.schema.model_io import OutputSpec
 
 _FIGURES = (
@@ -256,8 +256,21 @@ def _reasons(steps: Sequence[RungResult | Skipped]) -> str:
 def _suffices(found: Comparison, accept: AcceptSpec, max_flips: float) -> bool:
     """Whether `val` shows that the gates would pass (rule 2)."""
     flips, frames = found.flips, found.flips.frames
+    if not _maps_suffice(found.map_likeness, accept):
+        return False
     enough = _at_most(len(flips.indices), frames) <= max_flips and _at_most(len(flips.harmful), frames) <= accept.max_harmful_flips
     return enough and found.auc.lower_bound is not None and found.auc.lower_bound > -accept.auc_margin
+
+
+def _maps_suffice(likeness: Mapping[str, float] | None, accept: AcceptSpec) -> bool:
+    """Whether the maps on `val` are as near as the gates of Pearson's correlation ask on `test`; where there are none, there is nothing to keep."""
+    if likeness is None:
+        return True
+    kept: dict[CamGate, bool] = {
+        "cam_pearson": likeness["median"] >= accept.min_cam_pearson,
+        "cam_pearson_p5": likeness["p5"] >= accept.min_cam_pearson_p5,
+    }
+    return all(kept[gate] for gate in kept if gate not in accept.waive_cam)
 
 
 def _at_most(count: int, frames: int) -> float:

@@ -28,6 +28,7 @@ from edgekit.compiler.dialects import dialect_of
 from edgekit.compiler.dialects.base import Dialect
 from edgekit.compiler.finish import Finished, Outputs, finish
 from edgekit.compiler.ladder import Skipped, Variant
+from edgekit.compiler.maps import Rendering, examine
 from edgekit.compiler.prepare import Prepared, prepare
 from edgekit.compiler.processes import launched
 from edgekit.compiler.progress import Progress, Silent
@@ -151,7 +152,11 @@ def prove(  # noqa: PLR0913, PLR0917 - what is judged, for which engine, against
     exact = teacher
     if compressed.is_new:
         artefact = student.exact()
-        exact = Side(artefact=artefact, val=student.measure(artefact, f"student, float on val, {dialect.choice.name}"))
+        exact = Side(
+            artefact=artefact,
+            val=student.measure(artefact, f"student, float on val, {dialect.choice.name}"),
+            test=student.measure(artefact, f"student, float on test, {dialect.choice.name}", test),
+        )
         check_export(compressed.reference, exact.val, progress)
     yardstick = ladder.Yardstick(
         reference=prepared.reference["val"],
@@ -164,13 +169,18 @@ def prove(  # noqa: PLR0913, PLR0917 - what is judged, for which engine, against
     flips_allowed = recipe.accept.flips_allowed(compressed.is_new)
     rungs = dialect.ladder(compressed.ladder)
     chosen, tried = ladder.climb(rungs, student.variants, yardstick.compare, recipe.accept, flips_allowed)
+    device = student.measure(chosen.artefact, f"{chosen.rung} on test, {dialect.target.name}, {dialect.choice.name}", test)
+    explained = compressed.explained
+    before = Rendering(artefact=exact.artefact, graph=explained, test=exact.test)
+    after = Rendering(artefact=chosen.artefact, graph=chosen.artefact.graph or explained, test=device)
     candidate = Candidate(
         dialect=dialect,
         chosen=chosen,
         tried=tried,
         teacher=teacher,
         exact=exact,
-        test=student.measure(chosen.artefact, f"{chosen.rung} on test, {dialect.target.name}, {dialect.choice.name}", test),
+        test=device,
+        maps=examine(prepared, before, after, student.measure, workspace),
     )
     return Proving(prepared, compressed, candidate)
 
@@ -196,7 +206,7 @@ def _attempts(prepared: Prepared, dialect: Dialect, workspace: Workspace, compre
         def write(graph: ExplainedGraph) -> Stage[Artefact]:
             return dialect.trained(graph, prepared.calibration)
 
-        trained = make_artefact(found.qat(dialect.integers), write, workspace)
+        trained = make_artefact(found.qat(dialect.integers), write, workspace, map_choice=prepared.recipe.explain.map)
         yield attempts.attempt("qat", trained, "qat on val")
 
     attempts = Attempts(bench, workspace, others={"qat": qat})

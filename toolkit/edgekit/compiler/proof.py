@@ -4,7 +4,8 @@ Rules this file keeps:
 
 1. The verdict is `evaluation.acceptance`'s; this file only gives it what both models said and writes down what it found.
 2. What travels in the bundle is aggregate: no frame is named, nothing was timed.
-3. Maps are compared with the trained model's own, as its float32 engine computes them, on the same frames.
+3. Maps are judged against those of the network that is quantized, as its float32 engine computes them on the same frames (`maps`). Where that is another network
+   than the trained model, how near they are to the trained model's own is told beside it, and nothing is asked of it.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from edgekit.catalog.target import Target
 from edgekit.compiler import ladder, pack
 from edgekit.compiler.compress import Compressed, titles
 from edgekit.compiler.dialects.base import Dialect
+from edgekit.compiler.maps import MapProof
 from edgekit.compiler.network import public_title
 from edgekit.compiler.prepare import Prepared, split_counts
 from edgekit.compiler.stages.explain import ExplainedGraph
 from edgekit.compiler.stages.frames import PreparedSplit
-from edgekit.compiler.stages.measure import Measured, by_label, map_likeness
+from edgekit.compiler.stages.measure import Measured, map_likeness
 from edgekit.compiler.stages.quantize import Artefact
 from edgekit.evaluation import decision
 from edgekit.evaluation.acceptance import Acceptance, Evidence, SplitEvidence, judge
+from edgekit.evaluation.fidelity import by_label
 from edgekit.evaluation.metrics import Outcomes
 from edgekit.evaluation.paired import agreement
 from edgekit.imaging import overlay
@@ -36,6 +39,9 @@ from edgekit.report.curves import reliability_bins, roc_points
 from edgekit.schema.decode import encode
 
 Picture = NDArray[np.uint8]
+
+WORST_FRAMES = 8
+"""Frames whose maps are least alike that the report shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,6 +64,7 @@ class Candidate:
         teacher: The trained model.
         exact: The network that is quantized: the trained model, or what was made from it.
         test: What the chosen artefact answered on `test`.
+        maps: What was found out about its maps; None where there are none.
     """
 
     dialect: Dialect
@@ -66,6 +73,7 @@ class Candidate:
     teacher: Side
     exact: Side
     test: Measured
+    maps: MapProof | None
 
     @property
     def target(self) -> Target:
@@ -153,6 +161,7 @@ class Proving:
             val=sides["val"],
             test=sides["test"],
             new_network=self.compressed.is_new,
+            maps=None if self.candidate.maps is None else self.candidate.maps.evidence,
         )
 
     def summary(self) -> dict[str, object]:
@@ -250,7 +259,41 @@ class Proving:
             "largest_residual": float(candidate.test.residual(graph.bias).max()) if graph.has_map else None,
             "likeness_on_val": map_likeness(candidate.exact.val, candidate.chosen.measured),
             "agreement": None if candidate.teacher.test is None else map_likeness(candidate.teacher.test, candidate.test),
+            "new_network": self.compressed.is_new,
+            "waived": list(self.recipe.accept.waive_cam),
+            "found": None if candidate.maps is None else candidate.maps.evidence.to_json(),
+            "worst": [self._worst(index) for index in self._worst_indices()],
         }
+
+    def _worst_indices(self) -> list[int]:
+        """Frames of `test` whose maps are least alike, the least first; frames on which neither map says anything are not among them."""
+        if self.candidate.maps is None:
+            return []
+        pearson = self.candidate.maps.frames.pearson
+        return [int(index) for index in np.argsort(pearson, kind="stable")[:WORST_FRAMES] if not np.isnan(pearson[index])]
+
+    def _worst(self, index: int) -> dict[str, object]:
+        maps, sample = self._maps(), self.split.samples[index]
+        frames = {"pearson": maps.frames.pearson, "overlap": maps.frames.overlap, "peak_shift": maps.frames.peak_shift}
+        label = self.recipe.model.labels[maps.answered[index]]
+        return {"file": sample.file, "group": sample.group, "label": label, **{name: float(found[index]) for name, found in frames.items()}}
+
+    def _maps(self) -> MapProof:
+        if self.candidate.maps is None:
+            raise ValueError("there are no maps")
+        return self.candidate.maps
+
+    def worst_maps(self, cam: CamSpec | None) -> dict[str, tuple[Picture, Picture, Picture]]:
+        """File to frame, frame under the map before quantization, and frame under the device's map of the same label, of the frames least alike."""
+        drawn: dict[str, tuple[Picture, Picture, Picture]] = {}
+        if cam is None:
+            return drawn
+        for index in self._worst_indices():
+            frame, maps = _picture(self.split, index), self._maps()
+            box = (0.0, 0.0, float(frame.shape[1]), float(frame.shape[0]))
+            before, after = (overlay.render(frame, side[index], box=box, scale=cam.scale) for side in (maps.reference, maps.device))
+            drawn[self.split.samples[index].file] = (frame, before, after)
+        return drawn
 
     def _flip(self, index: int) -> dict[str, object]:
         labels, found = self.recipe.model.labels, self.acceptance

@@ -33,6 +33,7 @@ from edgekit.evaluation.further_gates import (
 )
 from edgekit.evaluation.gates import GateResult, apply_gates
 from edgekit.evaluation.intervals import REPLICATES
+from edgekit.evaluation.map_gates import MapEvidence, map_gates
 from edgekit.evaluation.mcnemar import McNemar, mcnemar
 from edgekit.evaluation.metrics import Outcomes
 from edgekit.evaluation.paired import Flips, compare_answers
@@ -84,6 +85,7 @@ class Evidence:
         val: Chooses temperatures and thresholds.
         test: Proves.
         new_network: Whether the recipe makes another network than the trained one.
+        maps: What was found out about the class activation maps; None where there are none, and then no gate asks for them.
         budgets: Of the finished bundle; None where it is judged without them (`further_gates.budget_gates` adds them later).
     """
 
@@ -93,6 +95,7 @@ class Evidence:
     val: SplitEvidence
     test: SplitEvidence
     new_network: bool = False
+    maps: MapEvidence | None = None
     budgets: Budgets | None = None
 
 
@@ -134,6 +137,7 @@ class Acceptance:
         skipped_columns: Further columns that make no subgroups, and why.
         ece: Calibration errors.
         ece_difference: Their paired difference.
+        maps: What was found out about the maps; None where there are none.
     """
 
     gates: tuple[GateResult, ...]
@@ -151,6 +155,7 @@ class Acceptance:
     skipped_columns: tuple[SkippedColumn, ...]
     ece: CalibrationErrors
     ece_difference: EceDifference
+    maps: MapEvidence | None
 
     @property
     def accepted(self) -> bool:
@@ -191,6 +196,7 @@ class Acceptance:
             "operating_point": encode(self.operating_point),
             "ece": encode(self.ece),
             "ece_difference": encode(self.ece_difference),
+            "maps": None if self.maps is None else self.maps.to_json(),
         }
 
 
@@ -224,6 +230,7 @@ def judge(spec: AcceptSpec, evidence: Evidence, *, replicates: int = REPLICATES,
         *proportion_gates(spec, points, new_network=new),
         subgroup_gate(spec, subgroups, new_network=new),
         ece_gate(spec, calibration),
+        *(() if evidence.maps is None else map_gates(spec, evidence.maps, new_network=new)),
         *(() if evidence.budgets is None else budget_gates(spec, evidence.budgets)),
     )
     return Acceptance(
@@ -242,6 +249,7 @@ def judge(spec: AcceptSpec, evidence: Evidence, *, replicates: int = REPLICATES,
         skipped_columns=subgroups.skipped,
         ece=_calibration_errors(evidence, calibration),
         ece_difference=calibration,
+        maps=evidence.maps,
     )
 
 

@@ -53,6 +53,7 @@ def render(
     document: Mapping[str, Any],
     frames: Mapping[str, NDArray[np.uint8]],
     overlays: Mapping[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]] | None = None,
+    worst: Mapping[str, tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]] | None = None,
 ) -> str:
     """The page.
 
@@ -61,6 +62,8 @@ def render(
         frames: File name of each frame whose answer changed to its preprocessed pixels, uint8 (rows, columns) or (rows, columns, 3) in RGB order.
         overlays: File name to the same frame under the map of the trained model and under the device's, each uint8 (rows, columns, 3) in RGB order;
             None where there are no maps.
+        worst: File name to the frame, the frame under the map of the unquantized network and under the device's map of the same label, of the frames whose maps
+            are least alike; None where there are no maps.
 
     Raises:
         DataError: Pixels that are shown are no such picture.
@@ -87,7 +90,7 @@ def render(
         *pruning_section(document),
         *training_section(document),
         ladder_section(document),
-        map_section(document),
+        map_section(document, worst or {}),
         _latency(document),
         _data(document),
         _notes(document),

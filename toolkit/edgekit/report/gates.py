@@ -26,6 +26,13 @@ _GATES = {
     "sensitivity": "loss of sensitivity",
     "specificity": "loss of specificity",
     "ece_increase": "rise of the calibration error",
+    "cam_pearson": "likeness of the map, median",
+    "cam_pearson_p5": "likeness of the map, 5th percentile",
+    "cam_overlap": "overlap of the map's largest tenth",
+    "cam_peak": "peak of the map where it was",
+    "cam_residual": "map that does not add up to the logit",
+    "cam_control": "random weights whose map looks alike",
+    "cam_pointing_game": "loss of peaks inside the lesion",
     "latency_ms": "latency on the compile's host",
     "size_mb": "size of the bundle",
 }
@@ -49,11 +56,16 @@ _FORMS: Mapping[str, tuple[Form, int]] = {
     "sensitivity": (_signed, 4),
     "specificity": (_signed, 4),
     "ece_increase": (_signed, 4),
+    "cam_pearson": (decimal, 3),
+    "cam_pearson_p5": (decimal, 3),
+    "cam_pointing_game": (_signed, 4),
     "latency_ms": (_time, 2),
     "size_mb": (_megabytes, 2),
 }
-_AT_LEAST = frozenset({"auc_difference_lower_bound", "sensitivity", "specificity"})
-"""Gates whose value must lie above the bound; all others must not exceed it."""
+_ABOVE = frozenset({"auc_difference_lower_bound", "sensitivity", "specificity", "cam_pointing_game"})
+"""Gates whose value must lie above the bound."""
+_AT_LEAST = frozenset({"cam_pearson", "cam_pearson_p5", "cam_overlap", "cam_peak"})
+"""Gates whose value must not be below the bound; that of all others must not exceed it."""
 
 _COLORS = {"passed": "var(--good)", "not demonstrated": "var(--warning)", "failed": "var(--bad)"}
 """By the word that a gate's result is written with."""
@@ -129,4 +141,5 @@ def _gate_words(name: str) -> str:
 def _gate_figures(gate: Document) -> tuple[str, str]:
     form, digits = _FORMS.get(gate["name"], (share, 2))
     value, bound = told_apart(gate["value"], gate["bound"], form, digits)
-    return value, f"{'above' if gate['name'] in _AT_LEAST else 'at most'} {bound}"
+    word = "above" if gate["name"] in _ABOVE else "at least" if gate["name"] in _AT_LEAST else "at most"
+    return value, f"{word} {bound}"

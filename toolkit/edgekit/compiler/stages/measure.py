@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.compiler.oracle import open_oracle
@@ -17,6 +16,7 @@ from edgekit.compiler.progress import Progress
 from edgekit.compiler.stages.quantize import Artefact
 from edgekit.compiler.versions import versions
 from edgekit.compiler.workspace import Stage
+from edgekit.evaluation.fidelity import answered_maps, compare_frames, values
 from edgekit.profiler.host import fingerprint
 from edgekit.runtime.engines import open_engine
 from edgekit.runtime.engines.base import Engine
@@ -46,32 +46,13 @@ class Measured:
 def map_likeness(exact: Measured, quantized: Measured) -> dict[str, float] | None:
     """Pearson correlation of the maps for the label that the first one answers, over frames: median and 5th percentile.
 
-    Maps of two sizes are compared at the smaller one (area mean). None where there is no map. A constant map has no correlation and counts as 0.
+    None where there is no map, or nothing to compare in any (`evaluation.fidelity`).
     """
     if exact.maps is None or quantized.maps is None:
         return None
-    first, second = by_label(exact.maps), by_label(quantized.maps)
-    rows = np.arange(len(first))
-    answered = by_label(exact.logits).argmax(axis=1)
-    size = (min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3]))
-    pair = [_at_size(maps[rows, answered], size).reshape(len(rows), -1).astype(np.float64) for maps in (first, second)]
-    before, after = (part - part.mean(axis=1, keepdims=True) for part in pair)
-    norms = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
-    pearson = np.divide((before * after).sum(axis=1), norms, out=np.zeros(len(rows)), where=norms > 0)
-    return {"median": float(np.median(pearson)), "p5": float(np.percentile(pearson, 5))}
-
-
-def by_label(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logits or maps with one entry a label in their second axis: a single one stands for the second label, its negative for the first."""
-    return np.concatenate([-values, values], axis=1) if values.shape[1] == 1 else values
-
-
-def _at_size(maps: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Maps (frames, rows, columns) shrunk to (rows, columns)."""
-    if maps.shape[1:] == size:
-        return maps
-    shrunk = [Image.fromarray(item).resize(size[::-1], Image.Resampling.BOX) for item in np.ascontiguousarray(maps, dtype=np.float32)]
-    return np.stack([np.asarray(item, dtype=np.float32) for item in shrunk])
+    found = values(compare_frames(*answered_maps(exact.logits, exact.maps, quantized.maps)))
+    median, low = found["pearson_median"], found["pearson_p5"]
+    return None if median is None or low is None else {"median": median, "p5": low}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

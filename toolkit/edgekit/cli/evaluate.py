@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -21,6 +22,12 @@ def evaluate(
     label_column: str = typer.Option("label", "--label-column", help="Column of the labels."),
     split_column: str = typer.Option("split", "--split-column", help="Column of the splits."),
     group_column: str = typer.Option("patient_or_video_id", "--group-column", help="Column of the patients or videos."),
+    explanations: bool = typer.Option(
+        False, "--explanations", help="Also show and hide the pixels that the maps name: insertion, deletion, average drop, increase. Slow."
+    ),
+    explanation_frames: int = typer.Option(
+        64, "--explanation-frames", min=1, help="Frames that --explanations is made on, drawn at random."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document on stdout."),
 ) -> None:
     """Evaluate a bundle on labelled frames."""
@@ -38,6 +45,13 @@ def evaluate(
     found = evaluate_split(classifier, data, split=split, columns=columns, on_frame=progress.step)
     progress.end()
     document = found.to_json()
+    if explanations:
+        from edgekit.runtime.explanations import explain_split
+
+        progress.begin("explanations", cached=False)
+        put = explain_split(classifier, data, split=split, columns=columns, frames=explanation_frames, on_frame=progress.step)
+        progress.end()
+        document["explanations"] = put.to_json()
     if not classifier.manifest.accepted:
         tell(f"warning: {bundle} was NOT ACCEPTED by its acceptance gate")
     if as_json:
@@ -52,3 +66,16 @@ def evaluate(
         (label, str(item["support"]), *[figure(item[name]) for name in _SHOWN_BY_CLASS]) for label, item in document["per_class"].items()
     ]
     say(table(rows, header=("label", "frames", *_SHOWN_BY_CLASS)))
+    if explanations:
+        say()
+        say(_explanations(document["explanations"]))
+
+
+def _explanations(found: dict[str, Any]) -> str:
+    sides = ("own", "random", "difference")
+    rows = [(name, *(figure(found[side][name]) for side in sides)) for name in found["own"]]
+    head = (
+        f"Explanations, {found['frames']} frames of {found['groups']} groups ({found['without_map']} without a map); hidden is {found['baseline']}.\n"
+        "Insertion and increase: higher is better; deletion and drop: lower. A frame that is part blur is none the model was trained on."
+    )
+    return f"{head}\n{table(rows, header=('', 'the map', 'its cells at random', 'difference'))}"

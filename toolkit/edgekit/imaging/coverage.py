@@ -42,3 +42,30 @@ def _between(total: Floats, edges: Floats) -> Floats:
     weight = (places - lower)[:, None]
     found: Floats = total[lower] * (1 - weight) + total[lower + 1] * weight
     return found
+
+
+def at_pixels(cam: NDArray[np.floating], box: Box, shape: tuple[int, ...]) -> Floats:
+    """A map at every pixel of its frame, as it is drawn: bilinear between the centres of its cells.
+
+    Args:
+        cam: float (rows, columns), finite.
+        box: What the map covers, as for `cells_of`.
+        shape: (rows, columns) of the frame.
+
+    Returns:
+        float64 (rows, columns); NaN where the centre of the pixel lies outside the box.
+    """
+    left, top, right, bottom = box
+    down, across = _weights(cam.shape[0], (top, bottom), shape[0]), _weights(cam.shape[1], (left, right), shape[1])
+    found: Floats = down @ cam.astype(np.float64) @ across.T
+    return found
+
+
+def _weights(cells: int, covered: tuple[float, float], pixels: int) -> Floats:
+    """float64 (pixels, cells): what each cell adds to each pixel of an axis; NaN outside what the map covers."""
+    low, high = covered
+    centres = np.arange(pixels) + 0.5
+    places = np.clip((centres - low) * cells / (high - low) - 0.5, 0, cells - 1)
+    weights = np.clip(1 - np.abs(places[:, None] - np.arange(cells)), 0, None)
+    weights[(centres < low) | (centres >= high)] = np.nan
+    return weights

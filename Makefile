@@ -28,7 +28,7 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test test-suite test-slow test-wheel test-py310 test-trt lint format wheel bench clean
+.PHONY: help setup demo test test-suite test-slow test-wheel test-py310 test-trt test-gpu lint format wheel bench clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -57,6 +57,10 @@ test-py310: .venv-py310/.complete ## The device side's tests on Python 3.10, wit
 test-trt: .venv-trt/.complete ## The checks that need NVIDIA's packages for TensorRT, and no GPU
 	EDGEKIT_TRT=.venv-trt OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trt $(PYTEST_ARGS)
 
+# In one process: the tests look at what a process and a GPU hold.
+test-gpu: .venv-gpu/.complete ## What needs an NVIDIA GPU; ends with a summary for an issue
+	EDGEKIT_TRT=.venv-gpu .venv-gpu/bin/python -m pytest $(PYTEST_ARGS) tests/gpu
+
 lint: .venv/.complete ## Lint, formatting, types, import rules, Python 3.10
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -82,7 +86,7 @@ bench: .venv/.complete ## Measure against peers and print the README's table; ne
 	$(BIN)/python benchmarks/readme_table.py
 
 clean: ## Remove everything that was made: environments, dist/, demo/, caches
-	rm -rf .venv .venv-wheel .venv-py310 .venv-trt dist build demo .edgekit .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-wheel .venv-py310 .venv-trt .venv-gpu dist build demo .edgekit .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find toolkit tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # The build tool is installed first, so that it too has the version of constraints.txt and builds here and not in an environment of its own.
@@ -111,12 +115,29 @@ clean: ## Remove everything that was made: environments, dist/, demo/, caches
 	.venv-py310/bin/python -m pip install -c constraints-py310.txt --no-build-isolation -e '.[$(DEVICE_EXTRAS)]'
 	@touch $@
 
+RTX := tensorrt-rtx-cu13-libs==1.7.1.116 tensorrt-rtx-cu13-bindings==1.7.1.116
+
 # Folders for PYTHONPATH and MYPYPATH rather than an environment: the types would pass for an installed `tensorrt`, and each version of the bindings is
 # imported by itself.
 TRT_PIP = $(BIN)/python -m pip install --quiet --upgrade --only-binary :all: --no-deps --target
 .venv-trt/.complete: .venv/.complete tests/support/trt_manifests/make.py
 	rm -rf .venv-trt
-	$(TRT_PIP) .venv-trt/rtx tensorrt-rtx-cu13-libs==1.7.1.116 tensorrt-rtx-cu13-bindings==1.7.1.116
+	$(TRT_PIP) .venv-trt/rtx $(RTX)
 	$(TRT_PIP) .venv-trt/types tensorrt-stubs==10.13.0.35.1
 	$(BIN)/python tests/support/trt_manifests/make.py unpack --wheels .venv-trt/wheels .venv-trt/bindings
+	@touch $@
+
+# An environment of its own: .venv may have PyTorch's build for CPUs, and onnxruntime and onnxruntime-gpu are one module, so that one has to go. pycuda is
+# compiled with the CUDA toolkit's nvcc; where that fails its tests are skipped with the reason, and those of cuda-python run.
+GPU_PIP = .venv-gpu/bin/python -m pip
+.venv-gpu/.complete: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("make test-gpu needs Python 3.11 or newer: make test-gpu PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	rm -rf .venv-gpu
+	$(PYTHON) -m venv .venv-gpu
+	$(GPU_PIP) install -c constraints.txt hatchling
+	$(GPU_PIP) install -c constraints.txt --no-build-isolation -e '.[compile,test]' cuda-python
+	$(GPU_PIP) uninstall --yes onnxruntime
+	$(GPU_PIP) install "onnxruntime-gpu[cuda,cudnn]$$(sed -n 's/^onnxruntime\(==.*\)/\1/p' constraints.txt)"
+	-$(GPU_PIP) install pycuda
+	$(GPU_PIP) install --quiet --upgrade --only-binary :all: --no-deps --target .venv-gpu/rtx $(RTX)
 	@touch $@

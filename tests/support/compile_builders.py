@@ -45,6 +45,10 @@ quantize = {{ ladder = ["ptq"] }}
 auc_margin = 0.5
 max_harmful_flips = 1.0
 max_flips = 1.0
+min_cam_pearson = -1.0
+min_cam_pearson_p5 = -1.0
+min_cam_overlap = 0.0
+min_cam_peak_near = 0.0
 """
 
 

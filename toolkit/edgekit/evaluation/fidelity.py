@@ -193,8 +193,8 @@ def residual_share(residual: NDArray[np.floating], logits: NDArray[np.floating])
 
 def is_flat(maps: Maps) -> NDArray[np.bool_]:
     """Where the values of a map are alike up to the rounding of float32: bool (frames,)."""
-    wide = maps.reshape(len(maps), -1).astype(np.float64)
-    flat: NDArray[np.bool_] = np.ptp(wide, axis=1) <= _FLAT * np.abs(wide).max(axis=1)
+    wide = maps.astype(np.float64)
+    flat: NDArray[np.bool_] = np.ptp(wide, axis=(1, 2)) <= _FLAT * np.abs(wide).max(axis=(1, 2))
     return flat
 
 

@@ -75,9 +75,8 @@ class Localisation:
 
 def hits(maps: NDArray[np.floating], lesions: Lesions) -> Bools:
     """Whether each map (frames, rows, columns) points into its lesion: bool (frames,)."""
-    flat = maps.reshape(len(maps), -1)
-    top = flat == flat.max(axis=1, keepdims=True)
-    share = (top & lesions.centre.reshape(len(maps), -1)).sum(axis=1) / top.sum(axis=1)
+    top = maps == maps.max(axis=(1, 2), keepdims=True)
+    share = (top & lesions.centre).sum(axis=(1, 2)) / top.sum(axis=(1, 2))
     found: Bools = (share >= 0.5) & ~is_flat(maps)
     return found
 

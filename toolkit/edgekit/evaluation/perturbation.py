@@ -31,6 +31,8 @@ Score = Callable[[Frame], float]
 STEPS = 16
 """Shares of the pixels at which the probability is taken, beside none of them."""
 
+_ROUNDING = 1e-12
+
 FIGURES = ("insertion", "deletion", "drop", "increase")
 
 
@@ -137,7 +139,7 @@ def summarize(
 
 
 def _mean(values: Floats, draws: Floats, groups: int, side: str) -> Figure:
-    if side == "difference" and np.ptp(draws) == 0:
+    if side == "difference" and np.ptp(draws) < _ROUNDING:
         # The exact interval that `figure` gives where nothing varies is one of shares, and a difference is none.
         return Figure(value=float(values.mean()), low=None, high=None)
     return figure(float(values.mean()), draws, groups)

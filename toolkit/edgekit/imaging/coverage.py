@@ -66,6 +66,6 @@ def _weights(cells: int, covered: tuple[float, float], pixels: int) -> Floats:
     low, high = covered
     centres = np.arange(pixels) + 0.5
     places = np.clip((centres - low) * cells / (high - low) - 0.5, 0, cells - 1)
-    weights = np.clip(1 - np.abs(places[:, None] - np.arange(cells)), 0, None)
+    weights: Floats = np.clip(1 - np.abs(places[:, None] - np.arange(cells)), 0, None)
     weights[(centres < low) | (centres >= high)] = np.nan
     return weights

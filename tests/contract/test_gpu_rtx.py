@@ -88,4 +88,4 @@ def test_no_other_end_passes(drive_fake, written, changes):
 def test_the_gpus_of_the_product():
     """Compute capabilities are read out of the library's names, and nothing else is taken for one."""
     library = SimpleNamespace(ComputeCapability=SimpleNamespace(NONE=0, CURRENT=1, SM75=75, SM120=120))
-    assert sorted(gpus_of(library)) == ["12.0", "7.5"]
+    assert gpus_of(library) == ["7.5", "12.0"]

@@ -41,7 +41,7 @@ def test_right_arithmetic_passes(written, noted):
 
 
 def test_the_edges_pass(noted):
-    """PyTorch's float16 on the CPU gives the oracle's bits, and there are subnormal and infinite values among them."""
+    """PyTorch's float16 on the CPU gives the oracle's numbers exactly, and there are subnormal and infinite values among them."""
     half_checks.check_edges(half_checks.on_torch("cpu"), noted.__setitem__)
     assert " 0 " not in noted["values"]
 

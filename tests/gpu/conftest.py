@@ -19,9 +19,10 @@ def pytest_terminal_summary(terminalreporter, config):
     lines = []
     for outcome, reported in (("passed", "passed"), ("failed", "failed"), ("error", "failed"), ("skipped", "skipped")):
         for report in terminalreporter.getreports(outcome):
-            if isinstance(report, pytest.TestReport):
-                measured, why = gpu_summary.told(report.user_properties), gpu_summary.reason(report.longrepr) if report.longrepr else ""
-                test = report.nodeid.removeprefix("tests/gpu/")
-                lines.append(gpu_summary.Line(test=test, outcome=reported, told="; ".join(filter(None, (measured, why)))))
+            # A file that cannot be imported is reported too, and has measured nothing.
+            measured = gpu_summary.told(getattr(report, "user_properties", ()))
+            why = gpu_summary.reason(report.longrepr) if report.longrepr else ""
+            test = report.nodeid.removeprefix("tests/gpu/")
+            lines.append(gpu_summary.Line(test=test, outcome=reported, told="; ".join(filter(None, (measured, why)))))
     for line in ("", *gpu_summary.summary(lines)):
         terminalreporter.write_line(line)

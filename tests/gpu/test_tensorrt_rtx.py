@@ -11,7 +11,6 @@ from __future__ import annotations
 import gpu_rtx
 import pytest
 from gpu import need_driver, read_gpu
-from gpu_rtx_checks import check_outcome
 
 ENGINES = ("tensorrt-fp16", "tensorrt-int8")
 
@@ -22,6 +21,7 @@ def gpu():
     found = read_gpu(need_driver())
     gpu_rtx.trt_rtx.folder("rtx")
     gpu_rtx.need_binding()
+    pytest.importorskip("onnx")
     return found
 
 
@@ -37,6 +37,7 @@ def graph(gpu, tmp_path_factory):
 def test_tensorrt_for_rtx_answers_or_says_why_not(gpu, graph, engine, tmp_path, record_property):
     """On a GPU that the product is for it answers as the oracle foresaw; on another it may refuse, and then edgekit's own error says why."""
     import half_checks
+    from gpu_rtx_checks import check_outcome
 
     written = half_checks.write(*graph, engine, tmp_path)
     outcome = gpu_rtx.try_it(written.spec, written.content, written.tensors)

@@ -208,7 +208,13 @@ def rig_of(adapter: str) -> Rig:
         module.open_cuda().close()
     except MissingEngineError as error:
         pytest.skip(f"needs {adapter}: {error.message}")
-    return Rig(open=module.open_cuda, kernel=lambda _: DriverKernel(asked), free_bytes=lambda _: free_bytes(asked), gpu=read_gpu(asked))
+    return Rig(open=module.open_cuda, kernel=lambda _: _kernel(asked), free_bytes=lambda _: free_bytes(asked), gpu=read_gpu(asked))
+
+
+@functools.cache
+def _kernel(asked: Driver) -> DriverKernel:
+    """Compiled once: a module stays in the context, which stays in the process, and would pass for memory that a soak does not give back."""
+    return DriverKernel(asked)
 
 
 def free_bytes(asked: Driver) -> int:

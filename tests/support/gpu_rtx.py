@@ -95,7 +95,7 @@ def try_it(spec: EngineSpec, content: bytes, tensors: NDArray[np.uint8]) -> Outc
 def gpus_of(library: Any) -> list[str]:
     """Compute capabilities out of the library's names for them: SM120 is "12.0"."""
     names = [name for name in dir(library.ComputeCapability) if name.startswith("SM") and name[2:].isdecimal()]
-    return [f"{name[2:-1]}.{name[-1]}" for name in names]
+    return [f"{name[2:-1]}.{name[-1]}" for name in sorted(names, key=lambda name: int(name[2:]))]
 
 
 def drive(told: Outcome, spec: EngineSpec, content: bytes, tensors: NDArray[np.uint8]) -> None:

@@ -44,6 +44,9 @@ HALF_FACTOR = 4.0
 
 _SCALES = np.concatenate([sign * np.logspace(-9, 3, 96) for sign in (1.0, -1.0)]).astype(np.float32)
 
+# What ONNX Runtime says where a node would run on the CPU, which it was told not to do.
+_FALLBACK = "fallback to CPU EP has been explicitly disabled"
+
 Note = Callable[[str, object], None]
 Answer = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[np.float32]]]
 Opened = Callable[[bytes], Answer]
@@ -232,7 +235,7 @@ def edges() -> bytes:
 
 
 def check_edges(opened: Opened, note: Note) -> None:
-    """Rounding to float16 and one operation after it give the oracle's bits: halfway cases, subnormals, what is beyond the largest."""
+    """Rounding to float16 and one operation after it give the oracle's numbers exactly: halfway cases, subnormals, what is beyond the largest."""
     content = edges()
     frame = np.arange(256, dtype=np.uint8).reshape(1, 1, 256, 1)
     found = opened(content)(frame)
@@ -277,7 +280,12 @@ def onnxruntime_on_the_gpu() -> Opened:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         provider = ("CUDAExecutionProvider", {"use_tf32": "0"})
-        session = ort.InferenceSession(content, options, providers=[provider])
+        try:
+            session = ort.InferenceSession(content, options, providers=[provider])
+        except Exception as error:
+            if _FALLBACK not in str(error):
+                raise
+            pytest.skip(f"the CUDA provider of onnxruntime {ort.__version__} has no kernel for an operator of this graph")
         assert session.get_providers()[0] == provider[0], session.get_providers()
         (taken,), given = session.get_inputs(), [output.name for output in session.get_outputs()]
         return lambda frame: dict(zip(given, session.run(given, {taken.name: frame}), strict=True))

@@ -60,6 +60,21 @@ def frames_and_overlays(size=32):
     return frames, overlays
 
 
+def worst_maps(size=32):
+    """A seeded grey frame for every row of `cam.worst`, under a red and a blue one in place of the maps."""
+    random = np.random.default_rng(1)
+    found = {}
+    for row in _DOCUMENT["cam"]["worst"]:
+        grey = random.integers(0, 256, (size, size), dtype=np.uint8)
+        sides = []
+        for channel in (0, 2):
+            rgb = np.repeat(grey[:, :, None], 3, axis=2)
+            rgb[..., channel] = 255
+            sides.append(rgb)
+        found[row["file"]] = (grey, *sides)
+    return found
+
+
 def gate(name, value, bound, status="passed", advice="", explanation=""):
     return {
         "name": name,
@@ -188,6 +203,43 @@ def _training():
     ]
 
 
+def _figure(value, spread=0.01):
+    return {"value": value, "low": value - spread, "high": value + spread}
+
+
+def _likeness(median, low, overlap, near, sign):
+    return {"pearson_median": median, "pearson_p5": low, "overlap_median": overlap, "peak_near": near, "sign_median": sign}
+
+
+def _maps():
+    """What `MapEvidence.to_json` gives."""
+    random = (("head", 0, 0.661), ("head", 1, -0.136), ("all", 0, -0.183))
+    return {
+        "fidelity": {
+            "frames": 298,
+            "groups": 150,
+            "featureless": 2,
+            **{name: _figure(value) for name, value in _likeness(0.973, 0.912, 0.864, 0.981, 0.992).items()},
+        },
+        "residual_share": 3.1e-7,
+        "control": {
+            "frames": 64,
+            "draws": [{"what": what, "seed": seed, "figures": _likeness(median, -0.3, 0.4, 0.6, 0.8)} for what, seed, median in random],
+        },
+        "localisation": {
+            "frames": 79,
+            "groups": 72,
+            "splits": {"train": 57, "test": 22},
+            "left_out": {"the mask is empty": 42},
+            "chance": 0.118,
+            "pointing": {**proportion(0.6835, 0.6962, 0.1, "not demonstrated", 395), "frames": 79, "groups": 72, "lost": 7, "gained": 8},
+            "energy_reference": _figure(0.342),
+            "energy_device": _figure(0.339),
+            "energy_difference": _figure(-0.003),
+        },
+    }
+
+
 _HOST = {
     **dict.fromkeys(("device_model", "cpu_limit")),
     "cpu_model": "Some CPU 3000",
@@ -229,6 +281,13 @@ _DOCUMENT = {
         gate("specificity", -0.0201, -0.05),
         gate("subgroup_flips", 0.04, 0.05),
         gate("ece_increase", 0.0017, 0.02),
+        gate("cam_pearson", 0.973, 0.95),
+        gate("cam_pearson_p5", 0.912, 0.85),
+        gate("cam_overlap", 0.864, 0.7),
+        gate("cam_peak", 0.981, 0.95),
+        gate("cam_residual", 3.1e-7, 0.02),
+        gate("cam_control", 0.0, 0.0),
+        gate("cam_pointing_game", -0.0917, -0.05, "not demonstrated", advice="about 395 frames with masks"),
         gate("latency_ms", 1.4, 2.5, explanation="Measured on Some CPU 3000; it stands for no other device."),
         gate("size_mb", 4.22, 8.0),
     ],
@@ -283,6 +342,20 @@ _DOCUMENT = {
         "likeness_on_val": {"median": 0.991, "p5": 0.953},
         "likeness_on_test": {"median": 0.989, "p5": 0.942},
         "agreement": {"median": 0.973, "p5": 0.912},
+        "new_network": False,
+        "waived": [],
+        "found": _maps(),
+        "worst": [
+            {
+                "file": f"worst-{index}.png",
+                "group": f"patient-{index}",
+                "label": LABELS[index],
+                "pearson": 0.61 + index / 10,
+                "overlap": 0.3,
+                "peak_shift": index,
+            }
+            for index in range(3)
+        ],
     },
     "thresholds": {"malignant": THRESHOLD},
     "data": {split: dict.fromkeys(LABELS, number) for split, number in (("train", 400), ("val", 80), ("test", 100))},

@@ -42,7 +42,7 @@ def lesions(lost):
 
 
 def evidence(fidelity=None, *, residual=0.001, draws=(UNLIKE, NONE), lost=None):
-    drawn = tuple(RandomDraw(what="the head's", seed=index, figures=figures) for index, figures in enumerate(draws))
+    drawn = tuple(RandomDraw(what="head", seed=index, figures=figures) for index, figures in enumerate(draws))
     return MapEvidence(
         fidelity=frames() if fidelity is None else fidelity,
         residual_share=residual,

@@ -59,7 +59,7 @@ class RandomDraw:
     """The maps of the same network with random weights, against its real ones.
 
     Attributes:
-        what: Which weights are random, for people: "the head's" or "all".
+        what: Which weights are random: "head" or "all".
         seed: Of the weights.
         figures: As `fidelity.values` gives them.
     """

@@ -86,7 +86,7 @@ def _fidelity(found: Document, *, new_network: bool) -> list[Html]:
     rows: list[tuple[Content, ...]] = []
     for name, title in _FIDELITY.items():
         rows.append((title, with_interval(fidelity[name]), *(decimal(draw["figures"][name]) for draw in draws)))
-    header = ("", "device", *(f"random, {draw['what']} weights, draw {draw['seed'] + 1}" for draw in draws))
+    header = ("", "device", *(f"{draw['what']} random, {draw['seed'] + 1}" for draw in draws))
     left_out = (
         f" {count(fidelity['featureless'], 'frame')} on which neither map has any structure left out." if fidelity["featureless"] else ""
     )
@@ -97,7 +97,7 @@ def _fidelity(found: Document, *, new_network: bool) -> list[Html]:
     )
     if control:
         words += (
-            f" Beside it the same figures of networks with random weights, on {count(control['frames'], 'frame')}: a map that stays as it is when the weights mean "
+            f" Beside it the same figures of networks whose weights are random (those of the head alone, and all), on {count(control['frames'], 'frame')}: a map that stays as it is when the weights mean "
             "nothing shows the picture, not the model."
         )
     return [element("h3", "Faithful to the unquantized network"), element("p", words, class_="note"), table(header, rows)]

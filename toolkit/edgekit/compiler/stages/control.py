@@ -33,7 +33,7 @@ from edgekit.runtime.engines.onnxruntime import ROLE
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-HEAD, ALL = "the head's", "all"
+HEAD, ALL = "head", "all"
 DRAWS = ((HEAD, 0), (HEAD, 1), (HEAD, 2), (ALL, 0))
 """Which weights are random, and the seed."""
 

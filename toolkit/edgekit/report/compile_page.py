@@ -137,13 +137,13 @@ def _headline(document: Document) -> Html:
 
 
 def _reading(document: Document) -> list[Html]:
-    if document["flips"]:
+    if document["flips"] or document["cam"].get("worst"):
         safety = (
             "this page shows thumbnails and file names of patient images. It is for those who may see the images, and it must not travel "
             "with the bundle, which holds none."
         )
     else:
-        safety = "no answer changed, so this page shows no patient image. Other reports do; a report must not travel with its bundle."
+        safety = "no answer changed and there are no maps, so this page shows no patient image. Other reports do; a report must not travel with its bundle."
     limit = (
         "“Accepted” says that the gates below were passed on these frames, no more. edgekit claims no clearance as a medical device; "
         "whether the model may be used on patients is decided elsewhere."

@@ -1,14 +1,17 @@
 """The overlay: exact geometry, a fixed scale, untouched pixels where there is no evidence, and refusal of maps that mean nothing."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgekit.errors import DataError
-from edgekit.imaging import overlay
+from edgekit.imaging import colormaps, composite, contours, overlay, preprocess
 from edgekit.imaging.overlay import OverlayOptions, render
+from edgekit.schema.model_io import InputSpec
 
 SIDES = st.integers(1, 40)
 MAPS = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
@@ -47,6 +50,19 @@ def evidence(cam, box, shape):
     return result
 
 
+def assert_blended(picture, frame, share, colormap, opacity):
+    """The picture is the blend at the level of each pixel's own share, or at one beside it, but for the rounding of two products."""
+    level = share * 255
+    expected = []
+    for near in (-1, 0, 1):
+        shown = np.clip(np.rint(level) + near, 0, 255)
+        weight = opacity * shown[..., None] / 255
+        expected.append(as_rgb(frame) * (1 - weight) + weight * overlay.colormaps.colors(colormap).astype(float)[shown.astype(int)])
+    expected = np.stack(expected)
+    assert (picture >= expected.min(axis=0) - 1.51).all()
+    assert (picture <= expected.max(axis=0) + 1.51).all()
+
+
 @st.composite
 def boxes(draw):
     left, top = draw(st.floats(-10, 30)), draw(st.floats(-10, 30))
@@ -61,11 +77,7 @@ def test_every_pixel_is_the_blend_of_its_own_evidence(rows, columns, cam, box, r
     """A pixel takes the map's bilinear value at its own centre, positive part over the scale, as the weight and place of its colour."""
     frame = speckled(rows, columns, rgb=rgb)
     share = np.clip(np.nan_to_num(evidence(cam.astype(float), box, (rows, columns)), nan=0.0) / scale, 0, 1)
-    picture = render(frame, cam, box=box, scale=scale)
-    color = overlay.colormaps.colors("inferno").astype(float)[np.rint(share * 255).astype(int)]
-    expected = as_rgb(frame) * (1 - 0.6 * share[..., None]) + 0.6 * share[..., None] * color
-    # One level of the 256 and rounding to integers.
-    assert np.abs(picture - expected).max() < 4
+    assert_blended(render(frame, cam, box=box, scale=scale), frame, share, "inferno", 0.6)
 
 
 @given(rows=SIDES, columns=SIDES, cam=MAPS, box=boxes(), rgb=st.booleans())
@@ -190,3 +202,154 @@ def test_an_unknown_colour_map_is_refused_before_drawing():
     """The options know which maps there are."""
     with pytest.raises(DataError, match="colour map"):
         OverlayOptions(colormap="rainbow")
+
+
+@given(
+    rows=st.integers(1, 60),
+    columns=st.integers(1, 60),
+    resize=st.tuples(st.integers(8, 40), st.integers(8, 40)),
+    part=st.tuples(st.floats(0.2, 1), st.floats(0.2, 1)),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_map_of_a_resized_and_cropped_frame_lies_where_its_pixels_came_from(rows, columns, resize, part, seed):
+    """Through resize and centre crop back to the frame: the blend at each pixel is that of the place in the tensor it was resampled to."""
+    crop = tuple(max(1, int(side * share)) for side, share in zip(resize, part, strict=True))
+    spec = InputSpec(color="grey", channels=1, mean=(0.0,), std=(1.0,), resize=resize, crop=crop)
+    frame = speckled(rows, columns, seed=seed)
+    cam = np.random.default_rng(seed).normal(0, 2, (4, 5)).astype(np.float32)
+    # The tensor's own geometry, by its definition: a frame's pixel lies in the resized frame in proportion, the crop cuts whole pixels off both sides.
+    share = np.zeros((rows, columns))
+    for y in range(rows):
+        for x in range(columns):
+            v, u = (y + 0.5) * resize[0] / rows - (resize[0] - crop[0]) // 2, (x + 0.5) * resize[1] / columns - (resize[1] - crop[1]) // 2
+            if 0 <= v < crop[0] and 0 <= u < crop[1]:
+                share[y, x] = evidence(cam.astype(float), (-u + 0.5, -v + 0.5, crop[1] - u + 0.5, crop[0] - v + 0.5), (1, 1))[0, 0]
+    picture = render(frame, cam, box=preprocess.crop_box(frame.shape, spec), scale=3.0)
+    assert_blended(picture, frame, np.clip(share / 3.0, 0, 1), "inferno", 0.6)
+
+
+@pytest.mark.parametrize("rgb", [False, True])
+@pytest.mark.parametrize("peak", [0.04, 0.3, 3.0])
+def test_rows_that_are_drawn_together_are_off_by_one_level_at_most(rgb, peak):
+    """On a large frame, where neighbouring rows have nearly the same evidence, each pixel is still the blend of its own, and zero is still zero."""
+    frame = speckled(900, 70, rgb=rgb)
+    cam = (np.random.default_rng(3).normal(0, 1, (3, 4)) * peak).astype(np.float32)
+    value = evidence(cam.astype(float), whole(frame), frame.shape[:2])
+    picture = render(frame, cam, box=whole(frame), scale=3.0)
+    assert_blended(picture, frame, np.clip(value / 3.0, 0, 1), "inferno", 0.6)
+    assert (picture[value <= 0] == as_rgb(frame)[value <= 0]).all()
+
+
+@pytest.mark.parametrize("rgb", [False, True])
+def test_bytes_do_not_depend_on_block_sizes_or_threads(rgb, monkeypatch):
+    """The same picture comes out whatever is worked on at once, and from eight threads at a time."""
+    frame = speckled(211, 173, rgb=rgb)
+    cams = [np.random.default_rng(seed).normal(0, 2, (7, 7)).astype(np.float32) for seed in range(16)]
+    usual = [render(frame, cam, box=whole(frame), scale=4.0) for cam in cams]
+    for pixels in (1, 500, 7_001, 10_000_000):
+        monkeypatch.setattr(composite, "_BLOCK_PIXELS", pixels)
+        assert all((render(frame, cam, box=whole(frame), scale=4.0) == before).all() for cam, before in zip(cams, usual, strict=True))
+    monkeypatch.undo()
+    with ThreadPoolExecutor(8) as pool:
+        again = list(pool.map(lambda cam: render(frame, cam, box=whole(frame), scale=4.0), cams * 4))
+    assert all((after == before).all() for after, before in zip(again, usual * 4, strict=True))
+
+
+@pytest.mark.parametrize("rgb", [False, True])
+@pytest.mark.parametrize("columns", [1, 2, 3, 640, 641])
+def test_full_weight_is_the_colour_and_every_value_mixes_within_its_ends(rgb, columns):
+    """At weight 256 a pixel is the colour; on the way it never leaves the range between the frame's value and the colour by more than one."""
+    frame = np.resize(np.arange(256, dtype=np.uint8), (256, columns, 3) if rgb else (256, columns))
+    for share in (0.01, 0.3, 0.77, 1.0):
+        picture = render(
+            frame, np.full((2, 2), share, np.float32), box=whole(frame), scale=1.0, options=OverlayOptions(opacity=1.0)
+        ).astype(int)
+        color = colormaps.colors("inferno")[round(share * 255)].astype(int)
+        assert (picture >= np.minimum(as_rgb(frame), color) - 1).all()
+        assert (picture <= np.maximum(as_rgb(frame), color) + 1).all()
+    assert (picture == color).all()
+
+
+@given(rows=SIDES, columns=SIDES, cam=MAPS, box=boxes(), rgb=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_a_diverging_map_draws_both_signs(rows, columns, cam, box, rgb):
+    """Positive evidence is drawn in one half of the colours, negative in the other, and zero is the frame."""
+    frame = speckled(rows, columns, rgb=rgb)
+    options = OverlayOptions(colormap="coolwarm")
+    picture = render(frame, cam, box=box, scale=9.0, options=options)
+    value = np.nan_to_num(evidence(cam.astype(float), box, (rows, columns)))
+    unsure = np.abs(value) < 1e-4
+    for sign, part in ((1, value > 0), (-1, value < 0)):
+        alone = render(frame, sign * np.abs(cam) * (np.sign(cam) == sign), box=box, scale=9.0, options=options)
+        only = part & ~unsure & (np.sign(cam).min() == np.sign(cam).max())
+        assert (picture[only] == alone[only]).all()
+    swapped = render(frame, -cam, box=box, scale=9.0, options=options)
+    strong = np.abs(value) > 2
+    if strong.any() and (as_rgb(frame)[strong].max() < 200):
+        assert (picture[strong] != swapped[strong]).any()
+    assert (picture[value == 0] == as_rgb(frame)[value == 0]).all()
+
+
+def test_a_diverging_map_is_blue_below_and_red_above():
+    """The sign can be read off the colour."""
+    frame = np.full((8, 80), 90, dtype=np.uint8)
+    picture = render(frame, np.array([[-3.0, 3.0]], np.float32), box=whole(frame), scale=3.0, options=OverlayOptions(colormap="coolwarm"))
+    assert picture[0, 0, 2] > picture[0, 0, 0] + 40
+    assert picture[0, -1, 0] > picture[0, -1, 2] + 40
+
+
+@given(rows=SIDES, columns=SIDES, cam=MAPS, box=boxes(), rgb=st.booleans(), width=st.integers(1, 3))
+@settings(max_examples=60, deadline=None)
+def test_contours_are_the_inner_borders_of_what_is_above_and_nothing_else(rows, columns, cam, box, rgb, width):
+    """A pixel is on a line if it is at or above the value and another inside the map, at most `width` steps away, is not; every other is the frame."""
+    frame = speckled(rows, columns, rgb=rgb)
+    picture = render(frame, cam, box=box, scale=8.0, options=OverlayOptions(contours=True, line_px=width))
+    value = evidence(cam.astype(float), box, (rows, columns))
+    line = np.full((rows, columns), np.nan)
+    for share in contours.SHARES:
+        edge = 8.0 * share
+        # Where rounding could decide, the test does not.
+        assume(not (np.abs(value - edge) < 1e-4).any())
+        for y, x in np.argwhere(value >= edge):
+            near = [
+                value[v, u]
+                for v in range(max(0, y - width), min(rows, y + width + 1))
+                for u in range(max(0, x - width), min(columns, x + width + 1))
+                if abs(v - y) + abs(u - x) <= width
+            ]
+            if any(other < edge for other in near):
+                line[y, x] = share
+    off = np.isnan(line)
+    assert (picture[off] == as_rgb(frame)[off]).all()
+    for share in contours.SHARES:
+        assert (picture[line == share] == colormaps.colors("inferno")[round((0.4 + 0.6 * share) * 255)]).all()
+
+
+def test_contours_of_both_signs_and_of_none():
+    """A diverging map has lines below zero too; a map without evidence has none, and a map above every value has no border either."""
+    frame = speckled(40, 60)
+    ramp = np.linspace(-4, 4, 60, dtype=np.float32)[None, :]
+    signed, plain = (
+        (render(frame, ramp, box=whole(frame), scale=4.0, options=OverlayOptions(colormap=name, contours=True)) != as_rgb(frame)).any(
+            axis=2
+        )[0]
+        for name in ("coolwarm", "viridis")
+    )
+    assert signed[:30].sum() == signed[30:].sum() > 0
+    assert plain[:30].sum() == 0 < plain[30:].sum()
+    for value in (-1.0, 0.0, 9.0):
+        flat = np.full((3, 3), value, dtype=np.float32)
+        assert (render(frame, flat, box=whole(frame), scale=4.0, options=OverlayOptions(contours=True)) == as_rgb(frame)).all()
+
+
+@pytest.mark.parametrize(("shape", "width"), [((16, 16), 1), ((480, 640), 2), ((2500, 2048), 6)])
+def test_contours_are_thin_on_every_frame(shape, width):
+    """A line grows with the frame, so that it can be seen on one that is shown smaller, and stays thin."""
+    assert contours.width_px(shape) == width
+
+
+def test_a_contour_without_width_is_refused():
+    """A line has at least one pixel."""
+    with pytest.raises(DataError, match="at least 1 pixel"):
+        OverlayOptions(contours=True, line_px=0)

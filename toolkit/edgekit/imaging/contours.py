@@ -18,32 +18,41 @@ from edgekit.imaging.evidence import Box, place
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Where the lines stand, in parts of the scale; with a diverging colour map also below zero."""
 
-_PIXELS_A_WIDTH = 700
+_PIXELS_A_WIDTH = 400
 """A line is one pixel wide, and one more for every so many pixels of the frame's shorter side, so that it can be seen on a frame that is shown smaller."""
 
+_DARKEST = 0.4
+"""The lowest line has about this place in the colours: what comes before is as dark as anatomy, and a line is opaque."""
 
-def draw(picture: NDArray[np.uint8], cam: NDArray[np.floating], *, box: Box, scale: float, colormap: str) -> None:
+_MAX_SHARE = 2.0**12
+"""Beyond it, float32 could not tell where the lowest line is when it interpolates."""
+
+
+def width_px(shape: tuple[int, ...]) -> int:
+    """Width of a line on a frame of this shape (rows, columns, ...)."""
+    return 1 + min(shape[:2]) // _PIXELS_A_WIDTH
+
+
+def draw(picture: NDArray[np.uint8], shares: NDArray[np.float64], *, box: Box, colormap: str, width: int) -> None:
     """Draws the lines into a picture.
 
     Args:
         picture: uint8 (rows, columns, 3), RGB; changed in place.
-        cam: float (map rows, map columns) in logit units, signed and finite.
+        shares: float64 (map rows, map columns): the map in shares of the scale, signed.
         box: Where the map lies in the picture.
-        scale: Logit units of the outermost line.
-        colormap: A name in `colormaps.COLORMAPS`; each line has the colour of its value.
+        colormap: A name in `colormaps.COLORMAPS`; a line's colour is that of its value, moved towards the bright end.
+        width: Of a line, in pixels: `width_px`.
     """
-    with np.errstate(over="ignore"):
-        shares = np.clip(cam.astype(np.float64) / scale, -1e6, 1e6).astype(np.float32)
-    placed = place(picture.shape, shares, box)
+    placed = place(picture.shape, np.clip(shares, -_MAX_SHARE, _MAX_SHARE).astype(np.float32), box)
     if placed.is_empty:
         return
     inside = picture[placed.rows, placed.columns]
     values = placed.values()
-    width = 1 + min(picture.shape[:2]) // _PIXELS_A_WIDTH
     for is_negative in (False, True) if colormap in colormaps.DIVERGING else (False,):
         ramp = colormaps.ramp(colormap, is_negative=is_negative)
         for share in SHARES:
-            inside[_border(-values >= share if is_negative else values >= share, width)] = ramp[round(share * (len(ramp) - 1))]
+            above = -values >= share if is_negative else values >= share
+            inside[_border(above, width)] = ramp[round((_DARKEST + (1 - _DARKEST) * share) * (len(ramp) - 1))]
 
 
 def _border(above: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:

@@ -34,16 +34,20 @@ class OverlayOptions:
         colormap: A name in `colormaps.COLORMAPS`; one that is in `colormaps.DIVERGING` draws negative evidence too.
         opacity: Weight of the colour at full evidence, above 0 and at most 1; it is proportional to the evidence below that. Contours are opaque.
         contours: Lines of equal evidence, at a quarter, half, three quarters and the whole of the scale, instead of a filled area.
+        line_px: Width of a contour in pixels, at least 1; None for what suits the size of the frame, `contours.width_px`.
     """
 
     colormap: str = colormaps.DEFAULT
     opacity: float = 0.6
     contours: bool = False
+    line_px: int | None = None
 
     def __post_init__(self) -> None:
         colormaps.colors(self.colormap)
         if not 0 < self.opacity <= 1:
             raise DataError(f"the overlay's opacity must be above 0 and at most 1, not {self.opacity}")
+        if self.line_px is not None and self.line_px < 1:
+            raise DataError(f"a contour is at least 1 pixel wide, not {self.line_px}")
 
     @property
     def is_signed(self) -> bool:
@@ -76,10 +80,10 @@ def render(
     check_frame(frame)
     check_map(cam)
     check_scale(scale)
-    if options.contours:
-        return _outline(frame, cam, box, scale, options)
     with np.errstate(over="ignore"):
         shares = cam.astype(np.float64) / scale
+    if options.contours:
+        return _outline(frame, shares, box, options)
     picture = _fill(frame, shares, box, colormaps.ramp(options.colormap), options.opacity)
     if options.is_signed:
         # Positive and negative evidence never share a pixel, so the second does not draw over the first.
@@ -108,8 +112,10 @@ def _fill(frame: NDArray[np.uint8], shares: NDArray[np.float64], box: Box, ramp:
     return picture
 
 
-def _outline(frame: NDArray[np.uint8], cam: NDArray[np.floating], box: Box, scale: float, options: OverlayOptions) -> NDArray[np.uint8]:
+def _outline(frame: NDArray[np.uint8], shares: NDArray[np.float64], box: Box, options: OverlayOptions) -> NDArray[np.uint8]:
+    """Draws lines over a copy."""
     picture = np.empty((*frame.shape[:2], 3), dtype=np.uint8)
     composite.copy(frame, picture)
-    contours.draw(picture, cam, box=box, scale=scale, colormap=options.colormap)
+    width = contours.width_px(frame.shape) if options.line_px is None else options.line_px
+    contours.draw(picture, shares, box=box, colormap=options.colormap, width=width)
     return picture

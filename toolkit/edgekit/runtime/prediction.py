@@ -16,8 +16,35 @@ from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import Manifest
 from edgekit.errors import DataError, nearest
-from edgekit.imaging import overlay
+from edgekit.imaging import annotate, overlay
 from edgekit.imaging.preprocess import crop_box
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """How `Prediction.overlay` draws.
+
+    Attributes:
+        options: Colour map, opacity, area or contours.
+        against: Draw what speaks for the label rather than for this one; None for the label's own map.
+        min_probability: Draw nothing where the label's probability is below this, in [0, 1]. A map of a label that was not found shows where the
+            model looked for it, and is easily read as a finding (Saporta et al. 2022, Nature Machine Intelligence 4:867, gate their maps likewise).
+        colorbar: Put a colour bar with the scale in logit units to the right of the frame.
+        caption: Put label, probability and logit below the frame.
+    """
+
+    options: overlay.OverlayOptions = overlay.DEFAULT
+    against: str | None = None
+    min_probability: float = 0.0
+    colorbar: bool = False
+    caption: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_probability <= 1:
+            raise DataError(f"the least probability of an overlay must be between 0 and 1, not {self.min_probability}")
+
+
+PLAIN = Drawing()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,22 +115,83 @@ class Prediction:
         found: NDArray[np.float32] = self._maps[labels.index(label)].copy()
         return found
 
-    def overlay(self, label: str | None = None) -> NDArray[np.uint8]:
+    def cam_against(self, label: str, other: str) -> NDArray[np.float32] | None:
+        """What speaks for one label rather than for another: the difference of their maps.
+
+        Args:
+            label: One of the model's labels.
+            other: Another one.
+
+        Returns:
+            float32 (rows, columns) in logit units, signed; with the difference of the biases its mean is the difference of the logits. Owned by the
+            caller; None where the head allows no map.
+
+        Raises:
+            DataError: One is not a label of the model's, or they are the same.
+        """
+        if label == other:
+            raise DataError(f"{label!r} against itself is nothing", hint="name two labels of the model")
+        one, two = self.cam_for(label), self.cam_for(other)
+        return None if one is None or two is None else one - two
+
+    def overlay(self, label: str | None = None, drawing: Drawing = PLAIN) -> NDArray[np.uint8]:
         """The frame with the evidence for a label drawn on it.
 
         Args:
             label: The label to explain; None for `cam_label`.
+            drawing: How. Below its `min_probability` nothing is drawn, and the caption says why; so does `why_not_drawn`.
 
         Returns:
-            uint8 (rows, columns, 3) in RGB order, of the frame's own size; it owns its pixels.
+            uint8 (rows, columns, 3) in RGB order; it owns its pixels. It has the frame's own size, or with a colour bar or a caption is larger, and the
+            frame is its upper left part.
 
         Raises:
-            DataError: There is no map to draw, or the label is not one of the model's.
+            DataError: There is no map to draw, or a label is not one of the model's.
         """
-        chosen = self.cam_label if label is None else label
-        cam = None if chosen is None else self.cam_for(chosen)
+        chosen = self._explained(label)
+        found = self.cam_for(chosen) if drawing.against is None else self.cam_against(chosen, drawing.against)
         spec = self._manifest.cam
-        if cam is None or spec is None:
-            raise DataError(f"there is no map to draw: {self.reason}", hint="check prediction.cam before asking for an overlay")
-        drawn: NDArray[np.uint8] = overlay.render(self._frame, cam, box=crop_box(self._frame.shape, self._manifest.input), scale=spec.scale)
-        return drawn
+        if found is None or spec is None:
+            raise self._no_map()
+        withheld = self.why_not_drawn(chosen, drawing)
+        picture = overlay.render(
+            self._frame,
+            np.zeros_like(found) if withheld else found,
+            box=crop_box(self._frame.shape, self._manifest.input),
+            scale=spec.scale,
+            options=drawing.options,
+        )
+        if not (drawing.colorbar or drawing.caption):
+            return picture
+        bar = annotate.ColourBar(scale=spec.scale, options=drawing.options) if drawing.colorbar else None
+        return annotate.annotate(picture, bar=bar, caption=self._caption(chosen, drawing, withheld) if drawing.caption else ())
+
+    def why_not_drawn(self, label: str | None = None, drawing: Drawing = PLAIN) -> str:
+        """Why `overlay` with the same arguments shows the bare frame; empty where it does not. A map without evidence is drawn, and shows none.
+
+        Raises:
+            DataError: There is no map at all, or the label is not one of the model's.
+        """
+        chosen = self._explained(label)
+        probability = self.probabilities[chosen]
+        if probability >= drawing.min_probability:
+            return ""
+        return f"the map of {chosen} is not drawn: its probability {probability:.3f} is below {drawing.min_probability:g}"
+
+    def _explained(self, label: str | None) -> str:
+        chosen = self.cam_label if label is None else label
+        if chosen is None:
+            raise self._no_map()
+        if chosen not in self.probabilities:
+            raise DataError(f"{chosen!r} is not a label of this model", hint=nearest(chosen, self._manifest.output.labels))
+        return chosen
+
+    def _no_map(self) -> DataError:
+        return DataError(f"there is no map to draw: {self.reason}", hint="check prediction.cam before asking for an overlay")
+
+    def _caption(self, label: str, drawing: Drawing, withheld: str) -> list[str]:
+        shown = f"{label}  p = {self.probabilities[label]:.3f}  logit {self.logits[label]:+.2f}"
+        if drawing.against is not None:
+            shown = f"{label} against {drawing.against}  p = {self.probabilities[label]:.3f} and {self.probabilities[drawing.against]:.3f}"
+        unproven = "" if self.accepted else "NOT ACCEPTED by its acceptance gate"
+        return [line for line in (shown, withheld, unproven) if line]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,8 +13,10 @@ from fake_engines import FakeEngine
 
 from edgekit.bundle.manifest import Decision
 from edgekit.errors import DataError
+from edgekit.imaging import annotate
 from edgekit.runtime.classifier import load
 from edgekit.runtime.engines import choice
+from edgekit.runtime.prediction import Drawing
 
 # Grey levels for which each of the three labels wins: logits are 1·g + 0.375, −2·g + 1.25, 3·g − 0.5 of the mean grey g.
 WINNERS = {"b": 0, "c": 255}
@@ -251,3 +254,87 @@ def test_the_scale_of_the_overlay_is_the_bundles(path):
     pixels = np.full((16, 16), 100, dtype=np.uint8)
     strong, pale = (load(write_device_bundle(path, scale=scale)).predict(pixels).overlay("malignant") for scale in (1.0, 100.0))
     assert np.abs(strong.astype(int) - 100).max() > 3 * np.abs(pale.astype(int) - 100).max()
+
+
+def test_a_map_below_the_least_probability_is_not_drawn(path):
+    """Under the cut-off the overlay is the bare frame, and why is said; at it, the map is drawn."""
+    pixels = np.full((16, 16), 255, dtype=np.uint8)
+    prediction = load(write_device_bundle(path, output=THREE)).predict(pixels)
+    probability = prediction.probabilities["c"]
+    at, above = Drawing(min_probability=probability), Drawing(min_probability=min(1.0, probability + 1e-6))
+    assert (prediction.overlay("c", at) == prediction.overlay("c")).all()
+    assert prediction.why_not_drawn("c", at) == prediction.why_not_drawn("c") == ""
+    np.testing.assert_array_equal(prediction.overlay("c", above), np.repeat(pixels[..., None], 3, axis=2))
+    assert prediction.why_not_drawn("c", above) == prediction.why_not_drawn(drawing=above)
+    assert "the map of c is not drawn: its probability" in prediction.why_not_drawn("c", above)
+    captioned = prediction.overlay("c", Drawing(min_probability=above.min_probability, caption=True))
+    assert captioned.shape[0] > prediction.overlay("c", Drawing(caption=True)).shape[0]
+
+
+def test_the_contrast_of_two_labels_is_the_difference_of_their_maps(path):
+    """Its mean is the difference of the logits but for the biases, and both orders are one picture with its colours swapped."""
+    prediction = load(write_device_bundle(path, output=THREE)).predict(frame(2))
+    contrast = prediction.cam_against("c", "b")
+    np.testing.assert_array_equal(contrast, prediction.cam_for("c") - prediction.cam_for("b"))
+    np.testing.assert_array_equal(contrast, -prediction.cam_against("b", "c"))
+    assert contrast.mean() + BIASES[2] - BIASES[1] == pytest.approx(prediction.logits["c"] - prediction.logits["b"], abs=1e-4)
+    drawn = prediction.overlay("c", Drawing(against="b"))
+    assert (drawn != prediction.overlay("c")).any()
+    for label, other, message in (("c", "c", "against itself"), ("c", "d", "'d' is not a label"), ("d", "c", "'d' is not a label")):
+        for ask in (prediction.cam_against, lambda one, two: prediction.overlay(one, Drawing(against=two))):
+            with pytest.raises(DataError, match=message):
+                ask(label, other)
+
+
+def test_one_logit_against_the_other_is_twice_its_map(path):
+    """A binary model with one output z has −z and z, so the contrast is 2z."""
+    prediction = load(write_device_bundle(path, output=TWO, outputs=1)).predict(frame(3))
+    np.testing.assert_array_equal(prediction.cam_against("malignant", "benign"), 2 * prediction.cam_for("malignant"))
+
+
+def test_bar_and_caption_stand_beside_the_frame(path):
+    """The picture grows to the right and below, and its upper left part is the plain overlay."""
+    prediction = load(write_device_bundle(path, output=THREE)).predict(frame(1))
+    plain = prediction.overlay()
+    for drawing, grows in ((Drawing(colorbar=True), (False, True)), (Drawing(caption=True), (True, False)), (Drawing(), (False, False))):
+        shown = prediction.overlay(drawing=drawing)
+        np.testing.assert_array_equal(shown[:16, :16], plain)
+        assert shown.flags.owndata
+        if not any(grows):
+            assert shown.shape == plain.shape
+    with_bar = prediction.overlay(drawing=Drawing(colorbar=True))
+    assert with_bar.shape[1] > 16
+
+
+def test_a_caption_says_that_a_bundle_was_not_accepted(path, monkeypatch):
+    """A picture travels without its JSON: that its bundle passed no gate stands on it, beside label, probability and logit."""
+    lines = []
+    monkeypatch.setattr(annotate, "annotate", lambda picture, **margin: lines.append(margin["caption"]) or picture)
+    for accepted in (True, False):
+        prediction = load(write_device_bundle(path, output=THREE)).predict(frame(1))
+        dataclasses.replace(prediction, accepted=accepted).overlay("b", Drawing(caption=True, against="c" if accepted else None))
+    contrast, alone = lines
+    assert contrast[0].startswith("b against c  p = ")
+    assert len(contrast) == 1
+    assert alone == [
+        f"b  p = {prediction.probabilities['b']:.3f}  logit {prediction.logits['b']:+.2f}",
+        "NOT ACCEPTED by its acceptance gate",
+    ]
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+def test_a_least_probability_that_is_none_is_refused(value):
+    """A cut-off is a probability."""
+    with pytest.raises(DataError, match="between 0 and 1"):
+        Drawing(min_probability=value)
+
+
+def test_no_map_is_no_overlay_however_it_is_drawn(path):
+    """Without a map, every way to draw it is refused with the reason."""
+    prediction = load(write_device_bundle(path, cam=False)).predict(frame())
+    assert prediction.cam_against("benign", "malignant") is None
+    for drawing in (Drawing(min_probability=1.0, caption=True), Drawing(against="benign")):
+        with pytest.raises(DataError, match="the head is not linear"):
+            prediction.overlay("malignant", drawing)
+    with pytest.raises(DataError, match="the head is not linear"):
+        prediction.why_not_drawn()

@@ -158,7 +158,7 @@ def against_eager(architecture: str, frame: Path, int8: Callable[[], object]) ->
 
 def plain_artefact(prepared: Prepared, workspace: Workspace) -> Artefact:
     """The same classifier, compiled without the map's branch."""
-    graph = workspace.run(ExplainStage(graph=prepared.graph, input=prepared.recipe.input, cam=False), label="plain")
+    graph = workspace.run(ExplainStage(graph=prepared.graph, input=prepared.recipe.input, map="none"), label="plain")
     frames = prepared.calibration
     return workspace.run(
         QuantizeStage(graph=graph, rung="ptq", calibration=frames.tensors, calibration_sha256=frames.sha256), label="plain"

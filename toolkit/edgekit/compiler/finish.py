@@ -22,6 +22,7 @@ from edgekit.compiler.prepare import source_digests
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.proof import Proving, missing_row
 from edgekit.compiler.stages.measure import Measured
+from edgekit.compiler.stages.methods import MethodComparison
 from edgekit.compiler.workspace import Workspace
 from edgekit.errors import ModelError
 from edgekit.evaluation.further_gates import Budgets, budget_gates
@@ -66,8 +67,13 @@ class Finished:
     document: dict[str, Any]
 
 
-def finish(
-    provings: Sequence[Proving], left_out: Mapping[str, str], outputs: Outputs, workspace: Workspace, progress: Progress
+def finish(  # noqa: PLR0913, PLR0917 - what was judged, where it goes, and who is told
+    provings: Sequence[Proving],
+    left_out: Mapping[str, str],
+    outputs: Outputs,
+    workspace: Workspace,
+    progress: Progress,
+    methods: MethodComparison | None = None,
 ) -> Finished:
     """Writes the bundle where it may be written, and the report in any case.
 
@@ -79,6 +85,7 @@ def finish(
         outputs: Where to.
         workspace: Knows what the stages cost.
         progress: Told of the rest.
+        methods: The device's map beside other explanation methods, for the report; None where the recipe names none.
     """
     proving = provings[0]
     prepared, candidate, acceptance = proving.prepared, proving.candidate, proving.acceptance
@@ -103,10 +110,17 @@ def finish(
         "size_bytes": len(content),
         "steps": made,
         "engines": [*(found.engine_row() for found in provings), *(missing_row(name, reason) for name, reason in left_out.items())],
+        "methods": None if methods is None else methods.document,
         "stages": [encode(record) for record in workspace.records],
         **timed,
     }
-    page = compile_page.render(document, proving.flipped_frames(), proving.flipped_overlays(manifest.cam), proving.worst_maps(manifest.cam))
+    page = compile_page.render(
+        document,
+        proving.flipped_frames(),
+        proving.flipped_overlays(manifest.cam),
+        proving.worst_maps(manifest.cam),
+        () if methods is None else methods.strips,
+    )
     if written:
         write_atomically(outputs.bundle, [content])
     write_atomically(outputs.report_html, [page.encode()])

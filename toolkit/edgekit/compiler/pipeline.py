@@ -35,6 +35,7 @@ from edgekit.compiler.progress import Progress, Silent
 from edgekit.compiler.proof import Candidate, Proving, Side
 from edgekit.compiler.quantize.rungs import POST_TRAINING
 from edgekit.compiler.stages.explain import ExplainedGraph
+from edgekit.compiler.stages.methods import check_comparison, compare_methods
 from edgekit.compiler.stages.qat import make_artefact
 from edgekit.compiler.stages.quantize import Artefact
 from edgekit.compiler.threads import let_idle_threads_sleep
@@ -65,6 +66,7 @@ def compile_recipe(recipe: Recipe, *, out: Path | None, workdir: Path, progress:
     targets = [load_target(name) for name in recipe.targets]
     for target in targets:
         check_machine(target, recipe)
+    check_comparison(recipe)
     processes = launched()
     check_processes(recipe, processes)
     told = progress if processes.is_main else Silent()
@@ -73,8 +75,9 @@ def compile_recipe(recipe: Recipe, *, out: Path | None, workdir: Path, progress:
     results = []
     for target, planned in zip(targets, outputs, strict=True):
         proven = prove_target(prepared, target, workspace, told)
+        methods = compare_methods(prepared, proven.provings[0].candidate.test, workspace)
         if processes.is_main:
-            results.append(finish(proven.provings, proven.left_out, planned, workspace, told))
+            results.append(finish(proven.provings, proven.left_out, planned, workspace, told, methods))
     return results
 
 

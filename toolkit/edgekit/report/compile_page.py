@@ -12,7 +12,7 @@ Rules this file keeps:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -26,6 +26,7 @@ from edgekit.report.flips import flips_section
 from edgekit.report.gates import gates_section, verdict
 from edgekit.report.html import Content, Figure, Html, callout, columns, element, figures, key_values, page, section, table
 from edgekit.report.making import engines_section, host_facts, ladder_section, stages_section, target_facts
+from edgekit.report.methods import Strip, methods_section
 from edgekit.report.operating import operating_section
 from edgekit.report.pruning import pruning_section
 from edgekit.report.roc import roc_section
@@ -54,6 +55,7 @@ def render(
     frames: Mapping[str, NDArray[np.uint8]],
     overlays: Mapping[str, tuple[NDArray[np.uint8], NDArray[np.uint8]]] | None = None,
     worst: Mapping[str, tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]] | None = None,
+    strips: Sequence[Strip] = (),
 ) -> str:
     """The page.
 
@@ -64,6 +66,7 @@ def render(
             None where there are no maps.
         worst: File name to the frame, the frame under the map of the unquantized network and under the device's map of the same label, of the frames whose maps
             are least alike; None where there are no maps.
+        strips: Frames under the maps of other explanation methods, where the recipe asks for them.
 
     Raises:
         DataError: Pixels that are shown are no such picture.
@@ -91,6 +94,7 @@ def render(
         *training_section(document),
         ladder_section(document),
         map_section(document, worst or {}),
+        *methods_section(document, strips),
         _latency(document),
         _data(document),
         _notes(document),

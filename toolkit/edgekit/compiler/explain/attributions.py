@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from edgekit.compiler.explain.methods import Map, Question
 
-STEPS = (64, 128, 256)
+STEPS = (64, 256)
 """Of the integral from the black frame (Gauss–Legendre), until it is complete; the paper finds 20 to 300 enough."""
 
 INCOMPLETE = 0.05

@@ -4,16 +4,27 @@
 from __future__ import annotations
 
 import sys
+from base64 import b64decode
+from io import BytesIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from network_builders import create, tiny_network
+from network_builders import binary_spec, create, input_spec, model_spec, run_torch, tiny_network
+from PIL import Image
 
+from edgekit.catalog.explain import ExplainSpec
 from edgekit.compiler.explain import methods
 from edgekit.compiler.explain.features import features_and_gradients
 from edgekit.compiler.explain.methods import METHODS, Question, check_methods
+from edgekit.compiler.load.source import normalize
+from edgekit.compiler.progress import Silent
+from edgekit.compiler.stages import methods as stage
+from edgekit.compiler.stages.measure import Measured
+from edgekit.compiler.workspace import Workspace
 from edgekit.errors import CatalogError, MissingEngineError, ModelError
+from edgekit.report.methods import Strip, methods_section
 
 OUTPUT = 1
 SIDE = 48
@@ -348,3 +359,164 @@ def test_the_tables_agree():
     """Every method has a title, and what is said to be captum's is a method."""
     assert list(methods.TITLES) == list(METHODS)
     assert set(METHODS) > methods.OF_CAPTUM
+
+
+def prepared_of(module, recipe, *, frames=6, logits=None):
+    """What a comparison needs of a compile: a module, frames of two labels, and what the trained model answered."""
+    shape = (frames, *recipe.input.size, recipe.input.frame_channels)
+    tensors = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    rows = [SimpleNamespace(labels=("ab"[index % 2],), group=f"g{index}", file=f"{index}.png") for index in range(frames)]
+    split = SimpleNamespace(tensors=tensors, samples=tuple(rows), sha256=f"frames {frames}")
+    source = SimpleNamespace(get=lambda: SimpleNamespace(module=module), spec=recipe.input, model=recipe.model)
+    if logits is None:
+        logits = run_torch(module, recipe.input, tensors)
+    graph = SimpleNamespace(sha256="graph")
+    return SimpleNamespace(recipe=recipe, splits={"test": split}, reference={"test": logits}, source=source, graph=graph)
+
+
+def recipe_of(*names, outputs=3, frames=4):
+    model = model_spec() if outputs == 3 else binary_spec()
+    explain = ExplainSpec(compare=names, compare_frames=frames)
+    return SimpleNamespace(explain=explain, model=model, input=input_spec())
+
+
+def compared(tmp_path, prepared, maps):
+    device = Measured(logits=prepared.reference["test"], maps=maps)
+    return stage.compare_methods(prepared, device, Workspace(tmp_path / "work", Silent()))
+
+
+def own_maps(module, prepared):
+    """W · A of a tiny network for every frame and output: float32 (frames, outputs, rows, columns)."""
+    planes = torch.from_numpy(normalize(prepared.splits["test"].tensors, prepared.recipe.input))
+    with torch.no_grad():
+        features = module[:3](planes)
+    return torch.einsum("oc,fcij->foij", module[5].weight.detach(), features).numpy()
+
+
+def test_the_comparison_of_a_faithful_device(tmp_path):
+    """A device whose maps are the trained model's is alike to Grad-CAM on every frame, for the label that the trained model answers."""
+    module = tiny_network()
+    prepared = prepared_of(module, recipe_of("grad-cam", "layer-cam"))
+    found = compared(tmp_path, prepared, own_maps(module, prepared))
+    first, second = found.document["methods"]
+    assert found.document["frames"] == first["frames"] == len(found.strips) == 4
+    assert (first["title"], first["rows"], first["columns"], first["refused"]) == ("Grad-CAM", 16, 16, "")
+    assert first["pearson_median"] == pytest.approx(1, abs=1e-5)
+    assert (first["peak_shift_median"], first["peak_near"]) == (0, 1)
+    assert second["pearson_median"] < 0.999
+    answered = prepared.reference["test"].argmax(axis=1)
+    for strip in found.strips:
+        index = int(strip.file.partition(".")[0])
+        assert strip.label == "abc"[answered[index]]
+        assert list(strip.maps) == ["device", "Grad-CAM", "LayerCAM"]
+        np.testing.assert_allclose(strip.maps["Grad-CAM"], strip.maps["device"], atol=1e-4)
+
+
+def test_the_frames_of_the_comparison(tmp_path):
+    """They are spread over the labels, always the same, and no more than there are."""
+    prepared = prepared_of(tiny_network(), recipe_of("grad-cam", frames=4))
+    drawn = [[strip.file for strip in compared(tmp_path / name, prepared, None).strips] for name in "ab"]
+    assert drawn[0] == drawn[1]
+    assert sorted(int(file[0]) % 2 for file in drawn[0]) == [0, 0, 1, 1]
+    few = prepared_of(tiny_network(), recipe_of("grad-cam", frames=4), frames=3)
+    assert compared(tmp_path / "few", few, None).document["frames"] == 3
+
+
+def test_a_single_logit(tmp_path):
+    """One logit is the second label's; on a frame that is answered with the first, every map is that of its negative, the device's too."""
+    module = tiny_network(outputs=1)
+    prepared = prepared_of(module, recipe_of("grad-cam", outputs=2), logits=np.array([[1.0], [-1.0]] * 3, dtype=np.float32))
+    maps = own_maps(module, prepared)
+    found = compared(tmp_path, prepared, maps)
+    assert found.document["methods"][0]["pearson_median"] == pytest.approx(1, abs=1e-5)
+    assert {strip.label for strip in found.strips} == {"negative", "positive"}
+    for strip in found.strips:
+        sign = 1 if strip.label == "positive" else -1
+        np.testing.assert_allclose(strip.maps["Grad-CAM"], sign * maps[int(strip.file[0]), 0], atol=1e-4)
+
+
+def test_a_device_without_a_map(tmp_path):
+    """The methods are shown all the same, and no figure is made up."""
+    found = compared(tmp_path, prepared_of(tiny_network(), recipe_of("grad-cam")), None)
+    assert not found.document["has_map"]
+    assert found.document["methods"][0]["pearson_median"] is None
+    assert [list(strip.maps) for strip in found.strips] == [["Grad-CAM"]] * 4
+
+
+def test_a_method_that_is_refused_on_some_frames(tmp_path, monkeypatch):
+    """Such a frame is left out of the figures and shown without a picture; a method refused on all frames has neither."""
+    calls = []
+
+    def sometimes(question):
+        calls.append(question)
+        if len(calls) == 2:
+            raise ModelError("the second one is too hard")
+        return methods.grad_cam(question)
+
+    def never(question):
+        raise ModelError("not this network")
+
+    monkeypatch.setattr(stage, "METHODS", {**METHODS, "hires-cam": sometimes, "layer-cam": never})
+    module = tiny_network()
+    prepared = prepared_of(module, recipe_of("hires-cam", "layer-cam"))
+    found = compared(tmp_path, prepared, own_maps(module, prepared))
+    some, none = found.document["methods"]
+    assert (some["frames"], some["refused"]) == (3, "the second one is too hard")
+    assert some["pearson_median"] == pytest.approx(1, abs=1e-5)
+    assert [strip.maps["HiResCAM"] is None for strip in found.strips] == [False, True, False, False]
+    assert (none["frames"], none["rows"], none["pearson_median"], none["refused"]) == (0, None, None, "not this network")
+    assert not any("LayerCAM" in strip.maps for strip in found.strips)
+    page = methods_section({"methods": found.document}, found.strips)[0].text
+    assert "HiResCAM: not computed on 1 frame of 4, because the second one is too hard." in page
+    assert "LayerCAM: not computed on 4 frames of 4, because not this network." in page
+
+
+def test_a_second_run_computes_nothing(tmp_path, monkeypatch):
+    """The maps of a method are a stage's result; a further method costs only itself."""
+    module = tiny_network()
+    before = compared(tmp_path, prepared_of(module, recipe_of("grad-cam")), None)
+    monkeypatch.setattr(stage, "METHODS", {**METHODS, "grad-cam": None})
+    after = compared(tmp_path, prepared_of(module, recipe_of("grad-cam", "hires-cam")), None)
+    assert [row["method"] for row in after.document["methods"]] == ["grad-cam", "hires-cam"]
+    np.testing.assert_array_equal(after.strips[0].maps["Grad-CAM"], before.strips[0].maps["Grad-CAM"])
+
+
+def test_nothing_to_compare(tmp_path):
+    """A recipe without methods has no comparison and no section."""
+    assert compared(tmp_path, prepared_of(tiny_network(), recipe_of()), None) is None
+    assert methods_section({"methods": None}, ()) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "source", "said"),
+    [
+        (("grad-cam", "gradcam++"), "timm:resnet18", "no method 'gradcam\\+\\+'"),
+        (("grad-cam",), "onnx:model.onnx", "a model from onnx: is no network that PyTorch can differentiate"),
+        (("grad-cam",), "pt2:model.pt2", "a model from pt2:"),
+    ],
+)
+def test_what_is_refused_before_any_work(names, source, said):
+    """An unknown method, or a model without gradients, stops a compile at its start."""
+    recipe = SimpleNamespace(explain=ExplainSpec(compare=names), model=SimpleNamespace(source=source))
+    with pytest.raises(CatalogError, match=said):
+        stage.check_comparison(recipe)
+    stage.check_comparison(SimpleNamespace(explain=ExplainSpec(), model=SimpleNamespace(source=source)))
+
+
+def test_the_section():
+    """Names are escaped, each map is drawn by its own largest value, and a map without evidence leaves the frame as it is."""
+    frame = np.full((32, 32), 90, dtype=np.uint8)
+    evidence = np.zeros((4, 4), dtype=np.float32)
+    evidence[0, 0] = 1e-3
+    strip = Strip(file="<b>.png", label="a&b", frame=frame, maps={"device": evidence * 1e6, "Grad-CAM": evidence, "HiResCAM": evidence - 1})
+    row = {"method": "grad-cam", "title": "Grad-CAM", "rows": 4, "columns": 4, "frames": 1, "refused": "", "pearson_median": 0.5}
+    row |= {"pearson_p5": 0.25, "peak_shift_median": 1.0, "peak_near": 0.75}
+    page = methods_section({"methods": {"frames": 1, "has_map": True, "methods": [row]}}, [strip])[0].text
+    assert "&lt;b&gt;.png" in page
+    assert "<b>" not in page
+    pictures = [part.split('"')[0] for part in page.split("base64,")[1:]]
+    plain, device, grad_cam, hires_cam = pictures
+    assert device == grad_cam != plain
+    assert np.array_equal(*(np.asarray(Image.open(BytesIO(b64decode(item))).convert("RGB")) for item in (hires_cam, plain)))
+    assert ">0.500<" in page
+    assert "75.0\u202f%" in page

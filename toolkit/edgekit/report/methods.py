@@ -4,7 +4,7 @@ Rules this file keeps:
 
 1. A method that was refused is a row that says why, never a row of zeros.
 2. Pictures show evidence for the label. The methods have no common unit, so each map is drawn in parts of its own largest value on that frame; this strip
-   alone is drawn so, and says it. Where a map has no evidence for the label, the frame stays as it is.
+   alone is drawn so, and says it. Maps of pixels are drawn by their means over `DRAWN_CELLS` × `DRAWN_CELLS` cells. Where a map has no evidence for the label, the frame stays as it is.
 3. The pictures are the preprocessed frames, shrunk: images of patients.
 """
 
@@ -17,11 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.evaluation.fidelity import at_size
 from edgekit.imaging import overlay
 from edgekit.report.html import Html, callout, element, png_data_uri, section, table
 from edgekit.report.wording import UNDEFINED, count, decimal, share
 
-THUMBNAIL_PX = 144
+THUMBNAIL_PX = 112
+DRAWN_CELLS = 28
+"""A map of more cells in a direction is drawn by their means: of single pixels, a few of which stand out, nothing would be seen."""
 
 _STRIP = "display: grid; grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); gap: 0.35rem; break-inside: avoid"
 
@@ -34,7 +37,8 @@ class Strip:
         file: The frame's file name, untrusted.
         label: The label that is explained.
         frame: uint8 (rows, columns) or (rows, columns, 3) in RGB order, as the models saw it.
-        maps: Title to a map, float32 (map rows, map columns), signed or not; None where the method was refused on the frame. The device's is first.
+        maps: Title to a map, float32 (map rows, map columns), signed or not; None where the method was refused on this frame, no entry where it was on all.
+            The device's is first.
     """
 
     file: str
@@ -92,6 +96,7 @@ def _pictures(strips: Sequence[Strip]) -> list[Html]:
     warning = callout("warning", "these are images of patients; this page is to be kept like the images.")
     words = (
         "Evidence for the label, each map in parts of its own largest value on the frame: colours say where, and cannot be compared between pictures. "
+        "Maps of pixels are drawn by their means over cells. "
         "A method that does not follow the answer's sign (saliency) shows where the answer is sensitive."
     )
     return [warning, element("p", words, class_="note", style="margin-top: 0.75rem"), *(_strip(strip) for strip in strips)]
@@ -116,5 +121,6 @@ def _drawn(frame: NDArray[np.uint8], found: NDArray[np.float32] | None) -> NDArr
     if found is None:
         return None
     box = (0.0, 0.0, float(frame.shape[1]), float(frame.shape[0]))
-    largest = float(found.max())
-    return overlay.render(frame, found / np.float32(largest) if largest > 0 else np.zeros_like(found), box=box, scale=1.0)
+    drawn = at_size(found[None], (min(found.shape[0], DRAWN_CELLS), min(found.shape[1], DRAWN_CELLS)))[0]
+    largest = float(drawn.max())
+    return overlay.render(frame, drawn / largest if largest > 0 else np.zeros_like(drawn), box=box, scale=1.0)

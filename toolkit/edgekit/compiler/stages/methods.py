@@ -219,8 +219,8 @@ def _strip(prepared: Prepared, at: tuple[int, int], place: int, device: Maps | N
     frame = np.asarray(split.tensors[index])
     maps: dict[str, Maps | None] = {} if device is None else {"device": device[place]}
     for name, answer in answered.items():
-        own = None if answer.maps is None or np.isnan(answer.maps[place]).any() else answer.maps[place]
-        maps[TITLES[name]] = own
+        if answer.maps is not None:
+            maps[TITLES[name]] = None if np.isnan(answer.maps[place]).any() else answer.maps[place]
     return Strip(
         file=split.samples[index].file,
         label=prepared.recipe.model.labels[column],

@@ -6,6 +6,7 @@ So what runs on a machine with a GPU is known to run, and to be able to fail.
 from __future__ import annotations
 
 import ctypes
+import mmap
 
 import gpu_checks
 import numpy as np
@@ -211,7 +212,10 @@ class LaunchesLeakHere(Card):
 
     def launch(self, graph, stream):
         super().launch(graph, stream)
-        self.kept.append(bytearray(b"x" * LEAK_BYTES))
+        # Pages of its own: the heap may have as much that was freed before.
+        page = mmap.mmap(-1, LEAK_BYTES)
+        page.write(b"x" * LEAK_BYTES)
+        self.kept.append(page)
 
 
 BROKEN = [

@@ -35,6 +35,12 @@ def test_a_hit_is_a_peak_inside(cells, hit):
     assert hits(spots(*cells), LESION).tolist() == [hit]
 
 
+def test_a_map_without_structure_misses_a_lesion_that_is_everywhere():
+    """It points nowhere, also where every place would be right."""
+    everywhere = np.ones((1, 4, 4), dtype=bool)
+    assert hits(np.ones((1, 4, 4)), Lesions(covered=everywhere.astype(float), centre=everywhere)).tolist() == [False]
+
+
 def test_energy_counts_positive_evidence_only():
     """Evidence against the label is none inside, a cell half covered counts half, and a map without positive evidence has 0."""
     maps = np.zeros((1, 4, 4))

@@ -16,11 +16,15 @@ class FakeEngine(Engine):
     Args:
         logits: (outputs,).
         cam: (outputs, rows, columns), or None.
+        offset: (outputs,), or None.
         before: Called before every answer.
     """
 
-    def __init__(self, logits: ArrayLike, cam: ArrayLike | None, before: Callable[[], object] = lambda: None) -> None:
-        self.raw = RawOutput(logits=np.array(logits, dtype=np.float32), cam=None if cam is None else np.array(cam, dtype=np.float32))
+    def __init__(
+        self, logits: ArrayLike, cam: ArrayLike | None, before: Callable[[], object] = lambda: None, *, offset: ArrayLike | None = None
+    ) -> None:
+        cam, offset = (None if given is None else np.array(given, dtype=np.float32) for given in (cam, offset))
+        self.raw = RawOutput(logits=np.array(logits, dtype=np.float32), cam=cam, offset=offset)
         self.before = before
 
     @classmethod
@@ -41,6 +45,10 @@ class FakeEngine(Engine):
     @property
     def map_shape(self):
         return None if self.raw.cam is None else self.raw.cam.shape
+
+    @property
+    def gives_offset(self):
+        return self.raw.offset is not None
 
     def _infer(self, tensor: NDArray[np.uint8]) -> RawOutput:  # noqa: ARG002 - the contract's
         self.before()

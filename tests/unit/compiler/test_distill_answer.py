@@ -13,7 +13,7 @@ from network_builders import SIDE, create, input_spec, tiny_network
 from torch import nn
 
 from edgekit.compiler.distill.answer import Explained
-from edgekit.compiler.explain import pooled_linear
+from edgekit.compiler.explain.find import explain
 from edgekit.compiler.load.torch_model import TorchModel
 from edgekit.errors import ModelError
 
@@ -118,8 +118,8 @@ def test_training_and_deployment_agree_on_which_heads_have_maps(module, tmp_path
     import onnx_ir as ir
 
     TorchModel(module, input_spec(resize=(64, 64)), labels=3, binary=False).export(tmp_path / "m.onnx")
-    found = pooled_linear.find(ir.load(tmp_path / "m.onnx").graph.outputs[0])
-    assert isinstance(found, str) == bool(Explained(module, noise(1, 64)).reason)
+    found = explain(ir.load(tmp_path / "m.onnx"))
+    assert (found.kind == "pooled-linear") == (not Explained(module, noise(1, 64)).reason)
 
 
 def test_maps_teach_features_and_classifier():

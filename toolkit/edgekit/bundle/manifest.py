@@ -29,6 +29,12 @@ MODEL_FOLDER, GOLDEN_FOLDER, REPORT_FOLDER = "model/", "golden/", "report/"
 MAX_SECURITY_VERSION = 2**31 - 1
 """Largest security version; it leaves no room to lock a device out of every later release by one huge number."""
 
+OUTPUT_NAMES = ("logits", "cam", "offset")
+"""What a graph's outputs are called, in their order; the second where there are maps, the third where their bias depends on the frame."""
+
+CamKind = Literal["pooled-linear", "complete", "gradient", "attention", "masking"]
+"""What a map is; `CamSpec` says what each means."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DOTTED_VERSION = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9}){0,4}")
@@ -114,8 +120,15 @@ class CamSpec:
         rows: Rows of the map.
         columns: Columns of the map.
         maps: Maps the graph computes: one a raw logit.
-        kind: ``"pooled-linear"``: logit = mean over the map + bias, computed in that order in the graph.
-        bias: The bias a raw logit, so that the device can check logit = mean + bias on every frame.
+        kind: How the map comes about. For all of them logit = mean over the map + bias, and a map is gradient · features summed over channels.
+
+            - ``"pooled-linear"``: a linear head behind a mean; its weights times the features (CAM). Logits are computed from the map.
+            - ``"complete"``: a head that is linear once its gates and divisors are held as they are on the frame. Logits are computed from the map.
+            - ``"gradient"``: a first-order explanation; the bias holds what it leaves out.
+            - ``"attention"``: what the patches add to the token that is read, through the last attention; the bias holds the rest of the network.
+            - ``"masking"``: the head's answer to each position alone, beside its answer to none; the bias holds the rest.
+        bias: The bias a raw logit, so that the device can check logit = mean + bias on every frame; empty where it depends on the frame: the graph then has
+            a third output ``offset`` in its place.
         tolerance: Largest |mean + bias − logit| in logit units that the device accepts as rounding.
         scale: Logit units shown as full colour; fixed for the bundle so that frames can be compared.
     """
@@ -123,7 +136,7 @@ class CamSpec:
     rows: int
     columns: int
     maps: int
-    kind: Literal["pooled-linear"]
+    kind: CamKind
     bias: tuple[float, ...]
     tolerance: float
     scale: float
@@ -133,8 +146,10 @@ class CamSpec:
             raise ValueError(f"rows and columns must be between 1 and {MAX_SIDE_PX}, not {self.rows} × {self.columns}")
         if self.maps < 1:
             raise ValueError(f"maps must be at least 1, not {self.maps}")
-        if len(self.bias) != self.maps:
-            raise ValueError(f"bias needs {self.maps} values, one a map, not {len(self.bias)}")
+        if self.bias and len(self.bias) != self.maps:
+            raise ValueError(f"bias needs {self.maps} values, one a map, or none, not {len(self.bias)}")
+        if self.kind == "pooled-linear" and not self.bias:
+            raise ValueError("a pooled linear head has a constant bias, and there is none")
         if not all(map(math.isfinite, self.bias)):
             raise ValueError("bias must be finite")
         _check_tolerance("tolerance", self.tolerance)

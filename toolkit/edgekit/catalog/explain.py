@@ -7,6 +7,8 @@ from typing import Literal
 
 MAX_FRAMES = 256
 
+MapChoice = Literal["auto", "masking", "none"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainSpec:
@@ -19,7 +21,7 @@ class ExplainSpec:
         compare_frames: Frames of `test` that the comparison is made on.
     """
 
-    map: Literal["auto", "masking", "none"] = "auto"
+    map: MapChoice = "auto"
     compare: tuple[str, ...] = ()
     compare_frames: int = 16
 

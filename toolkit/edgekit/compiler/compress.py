@@ -239,7 +239,8 @@ class Compressor:
     def explain(self, network: n.Network, *, label: str) -> tuple[ExplainedGraph, FloatGraph]:
         """The network's graph as it will run, and as it was exported."""
         graph = self.workspace.run(LoadStage(source=self._source(network)), label=label)
-        return self.workspace.run(ExplainStage(graph=graph, input=self.prepared.recipe.input), label=label), graph
+        recipe = self.prepared.recipe
+        return self.workspace.run(ExplainStage(graph=graph, input=recipe.input, map=recipe.explain.map), label=label), graph
 
     def qat_stage(self, network: n.Network, integers: TrainedIntegers) -> QatStage:
         """The training of the rung `qat`."""
@@ -275,6 +276,7 @@ class Compressor:
             reference=self.int8_reference,
             quantize=self._quantize_candidate,
             frame=self.prepared.calibration.tensors[:1],
+            map=recipe.explain.map,
         )
         found = self.workspace.run(stage, label=label)
         self.tell_pruning(cut.spec, found.document)

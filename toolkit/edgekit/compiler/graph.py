@@ -20,6 +20,9 @@ PROBABILITIES = ("Softmax", "Sigmoid")
 # Operators that hand their input on unchanged at inference, up to its shape.
 RESHAPING = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout"})
 
+_STORED = frozenset({"DequantizeLinear", "QuantizeLinear", "Transpose"}) | RESHAPING
+_LIMITS = {"INT8": (-128, 127), "UINT8": (0, 255)}
+
 
 def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
     """The value of an initializer or Constant node as an array; None when it depends on the input."""
@@ -29,6 +32,39 @@ def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
 
     tensor = ir.convenience.get_const_tensor(value)
     return None if tensor is None else cast("NDArray[np.generic]", tensor.numpy())
+
+
+def stored(value: ir.Value | None) -> NDArray[np.float64] | None:
+    """A constant as float64, also one that is rounded or restored by QuantizeLinear and DequantizeLinear, or moved; None when it depends on the input."""
+    found = constant(value)
+    if found is not None:
+        return np.asarray(found, dtype=np.float64)
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type not in _STORED:
+        return None
+    first, *others = (stored(part) for part in node.inputs)
+    if first is None or any(part is not None and found is None for part, found in zip(node.inputs[1:], others, strict=True)):
+        return None
+    if node.op_type == "Transpose":
+        return first.transpose(list(node.attributes["perm"].as_ints()) if "perm" in node.attributes else None)
+    if node.op_type in RESHAPING:
+        sizes = shape(value)
+        return None if sizes is None else first.reshape(sizes)
+    scale, zero = (_along(part, first.ndim, node) for part in (others[0], others[1] if len(others) > 1 else None))
+    if node.op_type == "DequantizeLinear":
+        return np.asarray((first - zero) * scale)
+    limits = _LIMITS.get(str(value.dtype)) if value is not None else None
+    # In float32, as whoever runs the graph divides: float64 would round other values up.
+    divided = first.astype(np.float32) / np.asarray(scale, dtype=np.float32)
+    return None if limits is None else np.clip(np.rint(divided) + zero, *limits).astype(np.float64)
+
+
+def _along(part: NDArray[np.float64] | None, rank: int, node: ir.Node) -> NDArray[np.float64]:
+    """A scale or zero point as it meets what is rounded."""
+    if part is None:
+        return np.zeros(())
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    return part.reshape([-1 if index == axis % rank else 1 for index in range(rank)]) if part.size > 1 else part.reshape(())
 
 
 def shape(value: ir.Value | None) -> tuple[int, ...] | None:

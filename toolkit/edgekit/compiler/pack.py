@@ -61,7 +61,7 @@ def cam_spec(graph: ExplainedGraph, measured: Measured) -> CamSpec | None:
 
     Full colour stands for the 99th percentile of the evidence for the answers given on `val`.
     """
-    if measured.maps is None:
+    if measured.maps is None or not graph.kind:
         return None
     winners = np.abs(measured.logits).argmax(axis=1) if measured.logits.shape[1] == 1 else measured.logits.argmax(axis=1)
     evidence = np.abs(measured.maps[np.arange(len(winners)), winners])
@@ -70,7 +70,7 @@ def cam_spec(graph: ExplainedGraph, measured: Measured) -> CamSpec | None:
         rows=graph.rows,
         columns=graph.columns,
         maps=measured.maps.shape[1],
-        kind="pooled-linear",
+        kind=graph.kind,
         bias=graph.bias,
         tolerance=max(_LEAST_TOLERANCE, _RESIDUAL_TOLERANCE * spread),
         scale=max(_LEAST_TOLERANCE, float(np.percentile(evidence, _SCALE_PERCENTILE))),

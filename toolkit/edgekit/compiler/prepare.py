@@ -85,7 +85,7 @@ def prepare(recipe: Recipe, workspace: Workspace, progress: Progress) -> Prepare
     check_expected(recipe.model, splits, reference)
     on_val = ladder.outcomes(reference["val"], splits["val"], output, {})
     check_above_chance(evaluate(on_val, groups=splits["val"].groups).figures["auc"], enforce=recipe.accept.enforce, progress=progress)
-    explained = workspace.run(ExplainStage(graph=graph, input=recipe.input))
+    explained = workspace.run(ExplainStage(graph=graph, input=recipe.input, map=recipe.explain.map))
     temperature, found = freeze_reference(
         decision.logits_by_label(reference["val"], output), splits["val"].truth, output, outputs=reference["val"].shape[1]
     )

@@ -16,7 +16,8 @@ Rules this file keeps:
 3. An engine that fails on a frame gives way to the next in the same manner, for good, and that frame is answered there; where none is left, the failure is
    the answer.
 4. Whoever names an engine gets that one or an error, before a frame and at each; one that was refused here is refused by its name too.
-5. Logit = mean of the map + bias is checked on every frame; a map that breaks it is withheld, the answer is kept.
+5. Logit = mean of the map + bias is checked on every frame, with the graph's own offset where the bias depends on the frame; a map that breaks it is withheld,
+   the answer is kept.
 6. `predict` may be called from several threads; frames are then answered one at a time, and an answer is wholly of one engine.
 """
 
@@ -281,9 +282,11 @@ def check_instruction_sets(wanted: Sequence[str], target: str) -> None:
 def _check_graph(manifest: Manifest, path: Path, engine: Engine) -> None:
     """What the manifest says of the graph must be so: a map of another size would be drawn in the wrong place."""
     cam = manifest.cam
+    bias = cam is None or bool(cam.bias)
     for what, listed, found in (
         ("takes frames of the shape", (1, *manifest.input.size, manifest.input.frame_channels), engine.input_shape),
         ("computes maps of the shape", None if cam is None else (cam.maps, cam.rows, cam.columns), engine.map_shape),
+        ("adds to a map's mean", "a constant" if bias else "an offset", "an offset" if engine.gives_offset else "a constant"),
     ):
         if listed != found:
             raise BundleError(f"{path}: the model {what} {found}, the manifest says {listed}", hint="compile the bundle again")
@@ -291,9 +294,10 @@ def _check_graph(manifest: Manifest, path: Path, engine: Engine) -> None:
 
 def completeness_residual(raw: RawOutput, spec: CamSpec) -> NDArray[np.float32]:
     """|mean of the map + bias − logit| a raw logit, float32 (outputs,), in logit units; NaN where a map is not finite or there is none."""
-    if raw.cam is None:
+    added = np.asarray(spec.bias, dtype=np.float32) if spec.bias else raw.offset
+    if raw.cam is None or added is None:
         return np.full_like(raw.logits, np.nan)
-    residual: NDArray[np.float32] = np.abs(raw.cam.mean(axis=(1, 2)) + np.asarray(spec.bias, dtype=np.float32) - raw.logits)
+    residual: NDArray[np.float32] = np.abs(raw.cam.mean(axis=(1, 2)) + added - raw.logits)
     return residual
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from edgekit.compiler import conformance
 from edgekit.compiler import graph as g
-from edgekit.compiler.explain import pooled_linear
+from edgekit.compiler.explain.find import explain
 from edgekit.compiler.export import preamble
 from edgekit.compiler.progress import Silent
 from edgekit.compiler.quantize.qat import export
@@ -57,11 +57,8 @@ def trained(request, tmp_path_factory):
     export.export(network, (taken.channels, *taken.size), folder / "model.onnx")
     model = ir.load(folder / "model.onnx")
     preamble.attach(model, taken)
-    head = pooled_linear.find(model.graph.outputs[0])
-    if isinstance(head, str):
-        model.graph.outputs[0].name = pooled_linear.LOGITS
-    else:
-        pooled_linear.attach(model, head)
+    head = explain(model)
+    assert not isinstance(head, str), head
     proto = ir.to_proto(model)
     (folder / "explained.onnx").write_bytes(proto.SerializeToString())
     return folder / "explained.onnx", tensors

@@ -16,13 +16,14 @@ import contextlib
 import io
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.compiler.explain.head import boundary
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.quantize.rungs import RungSettings
 from edgekit.errors import MissingEngineError, ModelError
@@ -49,7 +50,7 @@ def build_ir(graph: Path, settings: RungSettings, calibration: NDArray[np.uint8]
     openvino = load_library()
     with _refusals_explained():
         model = _read(graph)
-        quantized = _quantize(model, settings, calibration, progress) if settings.quantize else model
+        quantized = _quantize(model, _edge(graph), settings, calibration, progress) if settings.quantize else model
     forget_history(quantized)
     openvino.serialize(quantized, str(folder / XML), str(folder / BIN))
 
@@ -102,9 +103,9 @@ def _attention(model: Any) -> bool:
     return "Softmax" in types and types.count("MVN") + types.count("LayerNormalization") > 1
 
 
-def _quantize(model: Any, settings: RungSettings, calibration: NDArray[np.uint8], progress: Progress) -> Any:
+def _quantize(model: Any, edge: Collection[str], settings: RungSettings, calibration: NDArray[np.uint8], progress: Progress) -> Any:
     nncf = _load_nncf()
-    ignored = [*_float_head(model), *settings.float_layers]
+    ignored = [*_float_head(model, edge), *settings.float_layers]
     missing = set(ignored) - {operation.get_friendly_name() for operation in model.get_ordered_ops()}
     if missing:
         raise ModelError(f"the graph has no operation {', '.join(sorted(missing))}", hint="layers are named as in the IR of the same graph")
@@ -123,18 +124,42 @@ def _quantize(model: Any, settings: RungSettings, calibration: NDArray[np.uint8]
         )
 
 
-def _float_head(model: Any) -> list[str]:
-    """Names of the operations between the features and the outputs, found from the outputs; empty where there is no map."""
-    results = [result.input_value(0).get_node() for result in model.get_results()]
-    if len(results) == 1:
+def _edge(graph: Path) -> frozenset[str]:
+    """Names of the values between the network and its head."""
+    import onnx_ir as ir
+
+    return boundary(ir.load(graph))
+
+
+def _float_head(model: Any, edge: Collection[str]) -> list[str]:
+    """Names of the operations of the head: all between its edge and the outputs. Empty where there is no map.
+
+    Raises:
+        ModelError: OpenVINO's graph has no such edge.
+    """
+    if len(model.get_results()) == 1:
         return []
-    logits, maps = results
-    mean = logits.input_value(0).get_node()
-    if logits.get_type_name() != "Add" or mean.get_type_name() != "ReduceMean" or mean.input_value(0).get_node() != maps:
+    head: dict[str, None] = {}
+    met: set[str] = set()
+    waiting = [result.input_value(0) for result in model.get_results()]
+    seen = set()
+    while waiting:
+        value = waiting.pop()
+        names = value.get_names() & edge
+        met |= names
+        operation = value.get_node()
+        if names or operation in seen or operation.get_type_name() == "Constant":
+            continue
+        if operation.get_type_name() == "Parameter":
+            raise ModelError("the head of the map was not found in OpenVINO's graph", hint="please report the architecture")
+        seen.add(operation)
+        head[operation.get_friendly_name()] = None
+        waiting.extend(operation.input_values())
+    if met != edge:
         raise ModelError(
-            "the map's head was not found in OpenVINO's graph", hint="please report the architecture; logits must be mean of the map + bias"
+            f"OpenVINO's graph lacks {', '.join(sorted(edge - met))}, where the head of the map begins", hint="please report the architecture"
         )
-    return [operation.get_friendly_name() for operation in (maps, mean, logits)]
+    return list(head)
 
 
 def _advanced(settings: RungSettings) -> Any:

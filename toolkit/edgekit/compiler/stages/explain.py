@@ -6,10 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+from edgekit.bundle.manifest import CamKind
+from edgekit.catalog.explain import MapChoice
 from edgekit.compiler import graph as g
-from edgekit.compiler.explain import pooled_linear
+from edgekit.compiler.explain.find import explain
+from edgekit.compiler.explain.head import LOGITS
 from edgekit.compiler.export import preamble
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.stages.load import FloatGraph
@@ -18,6 +21,8 @@ from edgekit.compiler.workspace import Stage, file_digest
 from edgekit.errors import ModelError
 from edgekit.schema.decode import encode
 from edgekit.schema.model_io import InputSpec
+
+_WORTH_A_NOTE = 20_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +34,11 @@ class ExplainedGraph:
         sha256: Of the file.
         rows: Rows of the map; 0 where there is none.
         columns: Columns of the map; 0 where there is none.
-        bias: The head's bias an output; empty where there is no map.
+        bias: What is added to the mean of the map to make the logit, an output; empty where there is no map, or where that is an output of the graph.
         outputs: Number of logits.
         reason: Why there is no map; empty where there is one.
+        kind: How the map comes about (`CamSpec.kind`); empty where there is none.
+        multiplications: Multiply-accumulate operations that the map costs a frame, about.
     """
 
     path: Path
@@ -41,6 +48,8 @@ class ExplainedGraph:
     bias: tuple[float, ...]
     outputs: int
     reason: str
+    kind: CamKind | Literal[""] = ""
+    multiplications: int = 0
 
     @property
     def has_map(self) -> bool:
@@ -49,15 +58,15 @@ class ExplainedGraph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainStage(Stage[ExplainedGraph]):
-    """Rewrites the float graph. `cam=False` leaves the head alone, for comparison."""
+    """Rewrites the float graph; `map` as in a recipe's [explain]."""
 
     name: ClassVar[str] = "explain"
     graph: FloatGraph
     input: InputSpec
-    cam: bool = True
+    map: MapChoice = "auto"
 
     def requires(self) -> Mapping[str, object]:
-        return {"graph": self.graph.sha256, "input": encode(self.input), "cam": self.cam, "versions": versions("onnx-ir", "onnx")}
+        return {"graph": self.graph.sha256, "input": encode(self.input), "map": self.map, "versions": versions("onnx-ir", "onnx")}
 
     def apply(self, folder: Path, progress: Progress) -> None:
         import onnx
@@ -68,15 +77,17 @@ class ExplainStage(Stage[ExplainedGraph]):
         if sizes is None or len(sizes) != 2:
             raise ModelError("the model's output has no static shape (1, outputs)", hint="export it with a batch of 1 and static shapes")
         preamble.attach(model, self.input)
-        head = pooled_linear.find(model.graph.outputs[0]) if self.cam else "the map was not asked for"
+        head = explain(model, self.map)
         if isinstance(head, str):
-            g.free_name(model.graph, pooled_linear.LOGITS)
-            model.graph.outputs[0].name = pooled_linear.LOGITS
-            facts: dict[str, object] = {"rows": 0, "columns": 0, "bias": [], "reason": head}
+            g.free_name(model.graph, LOGITS)
+            model.graph.outputs[0].name = LOGITS
+            facts: dict[str, object] = {"rows": 0, "columns": 0, "bias": [], "reason": head, "kind": "", "multiplications": 0}
             progress.note(f"no class activation map: {head}")
         else:
-            pooled_linear.attach(model, head)
-            facts = {"rows": head.rows, "columns": head.columns, "bias": head.bias.tolist(), "reason": ""}
+            facts = {"rows": head.rows, "columns": head.columns, "bias": head.bias, "reason": "", "kind": head.kind}
+            facts["multiplications"] = head.multiplications
+            if head.multiplications >= _WORTH_A_NOTE:
+                progress.note(f"the class activation map ({head.kind}) costs {head.multiplications / 1e6:.0f} million multiplications a frame")
         facts["outputs"] = sizes[1]
         proto = ir.to_proto(model)
         try:
@@ -99,4 +110,6 @@ class ExplainStage(Stage[ExplainedGraph]):
             bias=tuple(facts["bias"]),
             outputs=facts["outputs"],
             reason=facts["reason"],
+            kind=facts["kind"],
+            multiplications=facts["multiplications"],
         )

@@ -30,16 +30,19 @@ class Measured:
     Attributes:
         logits: float32 (frames, outputs).
         maps: float32 (frames, outputs, rows, columns); None where the graph has no map.
+        offset: float32 (frames, outputs), what the mean of a map lacks to the logit; None where that is a constant of the graph.
     """
 
     logits: NDArray[np.float32]
     maps: NDArray[np.float32] | None
+    offset: NDArray[np.float32] | None = None
 
     def residual(self, bias: tuple[float, ...]) -> NDArray[np.float32]:
-        """|mean of the map + bias − logit|, float32 (frames, outputs); empty where there is no map."""
+        """|mean of the map + bias − logit|, float32 (frames, outputs); empty where there is no map. The frames' own offset stands for a bias that is empty."""
         if self.maps is None:
-            return np.zeros((0, len(bias)), dtype=np.float32)
-        found: NDArray[np.float32] = np.abs(self.maps.mean(axis=(2, 3)) + np.asarray(bias, dtype=np.float32) - self.logits)
+            return np.zeros((0, self.logits.shape[1]), dtype=np.float32)
+        added = self.offset if self.offset is not None else np.asarray(bias, dtype=np.float32)
+        found: NDArray[np.float32] = np.abs(self.maps.mean(axis=(2, 3)) + added - self.logits)
         return found
 
 
@@ -88,22 +91,27 @@ class MeasureStage(Stage[Measured]):
 
     def apply(self, folder: Path, progress: Progress) -> None:
         engine = open_artefact(self.artefact, self.engine, oracle=self.oracle)
-        logits, maps = [], []
+        logits, maps, offsets = [], [], []
         for index in range(len(self.tensors)):
             raw = engine.infer(np.ascontiguousarray(self.tensors[index : index + 1]))
             logits.append(raw.logits)
             if raw.cam is not None:
                 maps.append(raw.cam)
+            if raw.offset is not None:
+                offsets.append(raw.offset)
             progress.step(index + 1, len(self.tensors))
         np.save(folder / "logits.npy", np.stack(logits))
         if maps:
             np.save(folder / "maps.npy", np.stack(maps))
+        if offsets:
+            np.save(folder / "offsets.npy", np.stack(offsets))
 
     def ensures(self, folder: Path) -> Measured:
-        maps = folder / "maps.npy"
+        maps, offsets = folder / "maps.npy", folder / "offsets.npy"
         return Measured(
             logits=np.load(folder / "logits.npy", allow_pickle=False),
             maps=np.load(maps, allow_pickle=False) if maps.exists() else None,
+            offset=np.load(offsets, allow_pickle=False) if offsets.exists() else None,
         )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.catalog.compress import PruneSpec
+from edgekit.catalog.explain import MapChoice
 from edgekit.catalog.recipe import ModelSpec
 from edgekit.compiler import network as n
 from edgekit.compiler import timing
@@ -117,6 +118,7 @@ class RatioStage(Stage[Ratio]):
         reference: The network before it was cut, in INT8.
         quantize: Makes the stage that quantizes a candidate for the engine.
         frame: uint8 (1, height, width, channels), to time with.
+        map: As in a recipe's [explain]: what is timed has the map that will run.
     """
 
     name: ClassVar[str] = "ratio"
@@ -126,10 +128,12 @@ class RatioStage(Stage[Ratio]):
     reference: Artefact
     quantize: Callable[[ExplainedGraph], Stage[Artefact]]
     frame: np.ndarray[Any, np.dtype[np.uint8]]
+    map: MapChoice = "auto"
 
     def requires(self) -> Mapping[str, object]:
         return {
             "cut": self.cut.key(),
+            "map": self.map,
             "latency_target": self.cut.spec.latency_target,
             "engine": encode(self.engine),
             "reference": self.reference.sha256,
@@ -169,7 +173,7 @@ class RatioStage(Stage[Ratio]):
             )
             LoadStage(source=source).apply(folder, Silent())
             graph = LoadStage(source=source).ensures(folder)
-            explain = ExplainStage(graph=graph, input=self.cut.frames.input)
+            explain = ExplainStage(graph=graph, input=self.cut.frames.input, map=self.map)
             explain.apply(folder, Silent())
             explained = explain.ensures(folder)
             made = self.quantize(explained)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edgekit.catalog.compress import QatSpec
+from edgekit.catalog.explain import MapChoice
 from edgekit.compiler import network as n
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.quantize.rungs import TrainedIntegers
@@ -120,15 +121,18 @@ class RoundedIrStage(Stage[Artefact]):
         return Artefact(files=files, sha256=digests, precision="int8", outputs=self.graph.outputs, graph=self.graph)
 
 
-def make_artefact(stage: QatStage, write: Callable[[ExplainedGraph], Stage[Artefact]], workspace: Workspace) -> Artefact:
+def make_artefact(
+    stage: QatStage, write: Callable[[ExplainedGraph], Stage[Artefact]], workspace: Workspace, *, map_choice: MapChoice = "auto"
+) -> Artefact:
     """Trains, makes the trained graph explain itself, and writes it in the engine's dialect.
 
     Args:
         stage: The training.
         write: Makes the stage that writes an explained Q/DQ graph for the engine.
         workspace: Runs the stages.
+        map_choice: As in a recipe's [explain].
     """
     rounded = workspace.run(stage)
-    explained = workspace.run(ExplainStage(graph=rounded.graph, input=rounded.input), label="qat")
+    explained = workspace.run(ExplainStage(graph=rounded.graph, input=rounded.input, map=map_choice), label="qat")
     made = workspace.run(write(explained), label="qat")
     return dataclasses.replace(made, training=({"stage": "qat", **rounded.history},))

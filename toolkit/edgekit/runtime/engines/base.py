@@ -28,10 +28,20 @@ class RawOutput:
     Attributes:
         logits: float32 (outputs,), finite.
         cam: float32 (outputs, rows, columns) in logit units; None where the graph has no map.
+        offset: float32 (outputs,), what the mean of a map lacks to the logit on this frame; None where that is a constant of the manifest.
     """
 
     logits: NDArray[np.float32]
     cam: NDArray[np.float32] | None
+    offset: NDArray[np.float32] | None = None
+
+    @classmethod
+    def of(cls, outputs: Sequence[NDArray[np.generic]]) -> RawOutput:
+        """Copies what an engine gives, in the graph's order, each with the batch's axis."""
+        logits, cam, offset, *_ = (*(np.array(output[0], dtype=np.float32) for output in outputs), None, None)
+        if logits is None:
+            raise ValueError("there are no outputs")
+        return cls(logits=logits, cam=cam, offset=offset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +95,11 @@ class Engine(ABC):
     def map_shape(self) -> tuple[int, ...] | None:
         """Shape of the maps the graph computes, (outputs, rows, columns); None where it computes none."""
 
+    @property
+    @abstractmethod
+    def gives_offset(self) -> bool:
+        """Whether the graph computes what the mean of a map lacks to the logit."""
+
     def close(self) -> None:
         """Gives back what the engine holds beside memory of this process; it answers no more. Without it, that happens when it is collected.
 
@@ -135,7 +150,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def check_shapes(taken: Sequence[tuple[int, ...]], given: Sequence[tuple[int, ...]], spec: EngineSpec) -> None:
-    """Refuses a graph that is not one tensor (1, rows, columns, channels) in, logits and at most the maps out.
+    """Refuses a graph that is not one tensor (1, rows, columns, channels) in, logits and at most maps and their offset out.
 
     Args:
         taken: Shapes of the inputs; empty where one is left open.
@@ -148,8 +163,8 @@ def check_shapes(taken: Sequence[tuple[int, ...]], given: Sequence[tuple[int, ..
     again = "compile the bundle again"
     if len(taken) != 1 or len(taken[0]) != 4:
         raise BundleError(f"the model's inputs {list(taken)} are not one uint8 tensor (1, rows, columns, channels)", hint=again)
-    logits, maps = given[:1], given[1:]
+    logits, maps, offset = given[:1], given[1:2], given[2:]
     if list(logits) != [(1, spec.outputs)]:
         raise BundleError(f"the model's outputs {list(given)} are not the {spec.outputs} logits that the manifest names", hint=again)
-    if len(maps) > 1 or any(len(shape) != 4 or shape[:2] != (1, spec.outputs) for shape in maps):
-        raise BundleError(f"the model's outputs {list(given)} are not {spec.outputs} logits and a map each", hint=again)
+    if any(len(shape) != 4 or shape[:2] != (1, spec.outputs) for shape in maps) or list(offset) not in ([], [(1, spec.outputs)]):
+        raise BundleError(f"the model's outputs {list(given)} are not {spec.outputs} logits, a map each and at most an offset each", hint=again)

@@ -109,7 +109,7 @@ class OnnxRuntimeEngine(Engine):
         outputs = session.get_outputs()
         self._names = [output.name for output in outputs]
         self._shape = tuple(self._input.shape)
-        self._map_shape = tuple(outputs[1].shape)[1:] if len(outputs) == 2 else None
+        self._map_shape = tuple(outputs[1].shape)[1:] if len(outputs) > 1 else None
 
     @classmethod
     def open(cls, spec: EngineSpec, members: Mapping[str, memoryview]) -> OnnxRuntimeEngine:
@@ -158,6 +158,10 @@ class OnnxRuntimeEngine(Engine):
     def map_shape(self) -> tuple[int, ...] | None:
         return self._map_shape
 
+    @property
+    def gives_offset(self) -> bool:
+        return len(self._names) > 2
+
     def _infer(self, tensor: NDArray[np.uint8]) -> RawOutput:
         try:
             results = self._session.run(self._names, {self._input.name: tensor})
@@ -165,8 +169,7 @@ class OnnxRuntimeEngine(Engine):
             raise TargetError(
                 f"ONNX Runtime failed on a frame: {first_line(error)}", hint="edgekit doctor shows what this machine can run"
             ) from error
-        logits = np.array(results[0][0], dtype=np.float32)
-        return RawOutput(logits=logits, cam=np.array(results[1][0], dtype=np.float32) if self._map_shape else None)
+        return RawOutput.of(results)
 
 
 def first_line(error: BaseException) -> str:

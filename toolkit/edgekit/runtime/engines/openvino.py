@@ -99,7 +99,8 @@ class OpenVinoEngine(Engine):
         self._version = version
         self._on_cpu = compiled.get_property("EXECUTION_DEVICES") == ["CPU"]
         self._shape = tuple(int(side) for side in compiled.inputs[0].shape)
-        self._map_shape = tuple(int(side) for side in compiled.outputs[1].shape)[1:] if len(compiled.outputs) == 2 else None
+        self._map_shape = tuple(int(side) for side in compiled.outputs[1].shape)[1:] if len(compiled.outputs) > 1 else None
+        self._outputs = len(compiled.outputs)
 
     @classmethod
     def open(cls, spec: EngineSpec, members: Mapping[str, memoryview]) -> OpenVinoEngine:
@@ -152,6 +153,10 @@ class OpenVinoEngine(Engine):
     def map_shape(self) -> tuple[int, ...] | None:
         return self._map_shape
 
+    @property
+    def gives_offset(self) -> bool:
+        return self._outputs > 2
+
     def _infer(self, tensor: NDArray[np.uint8]) -> RawOutput:
         try:
             results = self._request.infer([tensor], share_inputs=True, share_outputs=True)
@@ -159,8 +164,7 @@ class OpenVinoEngine(Engine):
             raise TargetError(
                 f"OpenVINO failed on a frame: {_first_line(error)}", hint="edgekit doctor shows what this machine can run"
             ) from error
-        logits = np.array(results[0][0], dtype=np.float32)
-        return RawOutput(logits=logits, cam=np.array(results[1][0], dtype=np.float32) if self._map_shape else None)
+        return RawOutput.of([results[index] for index in range(self._outputs)])
 
 
 def _check_spec(spec: EngineSpec) -> None:
@@ -177,7 +181,7 @@ def _check_spec(spec: EngineSpec) -> None:
 
 
 def _check_graph(model: Any, spec: EngineSpec) -> None:
-    """Refuses a graph that is not one uint8 tensor in, logits and at most the maps out."""
+    """Refuses a graph that is not one uint8 tensor in, logits and at most maps and their offset out."""
     taken, given = ([_static_shape(port) for port in ports] for ports in (model.inputs, model.outputs))
     if any(port.get_element_type().get_type_name() != "u8" for port in model.inputs):
         raise BundleError(f"the model's inputs {taken} are not one uint8 tensor (1, rows, columns, channels)", hint=_AGAIN)

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bundle.manifest import EngineSpec
+from edgekit.bundle.manifest import OUTPUT_NAMES, EngineSpec
 from edgekit.errors import BundleError, EdgekitError, TargetError
 from edgekit.runtime.engines import cuda as cuda_layer
 from edgekit.runtime.engines import tensorrt_api, tensorrt_build
@@ -112,14 +112,17 @@ class TensorRtEngine(Engine):
     def map_shape(self) -> tuple[int, ...] | None:
         return self._map_shape
 
+    @property
+    def gives_offset(self) -> bool:
+        return len(self._program.outputs) > 2
+
     def close(self) -> None:
         self._free()
 
     def _infer(self, tensor: NDArray[np.uint8]) -> RawOutput:
         if not self._free.alive:
             raise TargetError("the engine was closed", hint="open the bundle again")
-        logits, *maps = self._program.run(tensor)
-        return RawOutput(logits=logits[0], cam=maps[0][0] if maps else None)
+        return RawOutput.of(self._program.run(tensor))
 
 
 def _cached_plan(key: EntryKey, sha256: str) -> bytes:
@@ -209,7 +212,7 @@ class _Program:
                 raise TargetError("TensorRT gives another answer after a CUDA graph could not be captured", hint="report this")
 
     def run(self, tensor: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """Outputs of one frame, as fresh arrays of the engine's shapes: logits float32 (1, outputs), then maps where there are any.
+        """Outputs of one frame, as fresh arrays of the engine's shapes: logits float32 (1, outputs), then maps and their offset where there are any.
 
         Raises:
             TargetError: The device or the library failed.
@@ -294,18 +297,21 @@ def _same(found: list[NDArray[np.float32]], expected: list[NDArray[np.float32]])
 
 
 def _sorted_tensors(found: tuple[TensorFacts, ...], spec: EngineSpec) -> tuple[TensorFacts, list[TensorFacts]]:
-    """The input, and the logits before the maps; refuses an engine that is not one uint8 tensor in, logits and at most the maps out."""
+    """The input, and the outputs in the graph's order, by name; refuses an engine that is not one uint8 tensor in, logits and at most maps and offset out."""
     taken = [facts for facts in found if facts.is_input]
     if len(taken) != 1 or taken[0].dtype != "uint8" or len(taken[0].shape) != 4 or min(taken[0].shape) < 1:
         listed = [(facts.dtype, facts.shape) for facts in taken]
         raise BundleError(f"the model's inputs {listed} are not one uint8 tensor (1, rows, columns, channels)", hint=_AGAIN)
-    given = sorted((facts for facts in found if not facts.is_input), key=lambda facts: len(facts.shape))
+    by_name = {facts.name: facts for facts in found if not facts.is_input}
+    given = [by_name[name] for name in OUTPUT_NAMES if name in by_name]
     listed = [(facts.dtype, facts.shape) for facts in given]
+    if list(by_name.keys() - OUTPUT_NAMES) or [facts.name for facts in given] != list(OUTPUT_NAMES[: len(given)]):
+        raise BundleError(f"the model's outputs are {', '.join(by_name)}, not {', '.join(OUTPUT_NAMES)}", hint=_AGAIN)
     if not given or listed[0] != ("float32", (1, spec.outputs)):
         raise BundleError(f"the model's outputs {listed} are not the {spec.outputs} logits that the manifest names", hint=_AGAIN)
-    maps = given[1:]
-    if len(maps) > 1 or any(
+    maps, offset = given[1:2], listed[2:]
+    if any(
         facts.dtype != "float32" or len(facts.shape) != 4 or facts.shape[:2] != (1, spec.outputs) or min(facts.shape) < 1 for facts in maps
-    ):
-        raise BundleError(f"the model's outputs {listed} are not {spec.outputs} logits and a map each", hint=_AGAIN)
+    ) or offset not in ([], [("float32", (1, spec.outputs))]):
+        raise BundleError(f"the model's outputs {listed} are not {spec.outputs} logits, a map each and at most an offset each", hint=_AGAIN)
     return taken[0], given

@@ -65,7 +65,7 @@ class Placement:
 
 
 def find_head(traced: torch.fx.GraphModule) -> Head:
-    """Finds the head above the output; by the rules of `compiler/explain/pooled_linear.py`."""
+    """Finds the head above the output; as far as training needs it: for a pooled linear one all of it, else the layer that makes the logits."""
     output = next(node for node in traced.graph.nodes if node.op == "output")
     last = _skip_reshaping(cast("torch.fx.Node", output.args[0]))
     if _pools(last):

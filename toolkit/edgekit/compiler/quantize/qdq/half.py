@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.compiler import graph as g
-from edgekit.compiler.explain.pooled_linear import HEAD_NODES
+from edgekit.compiler.explain.head import in_head
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.quantize.qdq.run import GraphRunner
 
@@ -110,7 +110,7 @@ def largest_values(model: ir.Model, frames: NDArray[np.uint8], progress: Progres
 def _kind(node: ir.Node, model: ir.Model) -> bool:
     """Whether a node is to compute in float16 (rule 1)."""
     name = str(node.name)
-    kept = name.startswith(_PREAMBLE) or name in HEAD_NODES or node.op_type in _FLOAT32 or node.op_type == "Cast"
+    kept = name.startswith(_PREAMBLE) or in_head(node) or node.op_type in _FLOAT32 or node.op_type == "Cast"
     return not kept and not any(output in model.graph.outputs for output in node.outputs)
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgekit.compiler import graph as g
-from edgekit.compiler.explain.pooled_linear import HEAD_NODES, LOGITS
+from edgekit.compiler.explain.head import LOGITS, in_head
 from edgekit.compiler.quantize.qdq.rules import Rules
 from edgekit.errors import ModelError
 
@@ -96,7 +96,7 @@ def find_layers(model: ir.Model, rules: Rules) -> Iterator[Layer]:
     normalized = _is_normalized(model)
     last = _makes_logits(model)
     for node in model.graph:
-        if node.name in HEAD_NODES or node is last:
+        if in_head(node) or node is last:
             continue
         if node.op_type in ("Conv", "ConvTranspose") and (_is_pointwise(node) or not normalized) and _takes_convolution(node, rules):
             yield Layer(node=node, axis=0 if node.op_type == "Conv" else 1)
@@ -142,7 +142,7 @@ def _takes_product(node: ir.Node, rules: Rules) -> bool:
 
 def _read_features(node: ir.Node, found: _Found, rules: Rules, layers: Collection[ir.Node]) -> None:
     """What is rounded beside the inputs of layers."""
-    if node.name in HEAD_NODES:
+    if in_head(node):
         return
     if not rules.chained:
         skip = skip_of(node, layers)

@@ -10,6 +10,7 @@ import repository
 
 from edgekit.catalog import compress, files, recipe
 from edgekit.catalog.calibration import Calibration, load_calibration
+from edgekit.catalog.explain import ExplainSpec
 from edgekit.catalog.target import EngineChoice, JetPack, Jetson, Target, TensorRt, load_target
 from edgekit.cli.main import COMMANDS
 from edgekit.compiler.load import SOURCES
@@ -25,7 +26,7 @@ TARGETS_PAGE = (DOCS / "adding-a-target.md").read_text("utf-8")
 README = (repository.ROOT / "README.md").read_text("utf-8")
 
 # Parts of a recipe that are tables of their own: described by their own class, not by a row.
-SECTIONS = {"model", "input", "data", "calibration", "compress", "accept"}
+SECTIONS = {"model", "input", "data", "calibration", "compress", "explain", "accept"}
 
 # The class, and the text before its table.
 TABLES = {
@@ -45,6 +46,7 @@ TABLES = {
     "quantize": (compress.QuantizeSpec, "\n`quantize`:"),
     "qat": (compress.QatSpec, "\n`qat`:"),
     "study": (compress.StudySpec, "\n`study`:"),
+    "explain": (ExplainSpec, "## `[explain]`"),
     "accept": (AcceptSpec, "## `[accept]`"),
 }
 

@@ -143,7 +143,7 @@ def against_grad_cam(python: str, architecture: str, frame: Path, ours: Callable
         times = []
         while (line := worker.stdout.readline()) != "done\n":
             if not line:
-                raise SystemExit(f"the worker of pytorch-grad-cam ended with {worker.wait()}; see its message above")
+                return {"error": f"the worker ended with {worker.wait()}"}
             times.append(float(line))
         time.sleep(PAUSE_SECONDS)
         own = block_of(ours)

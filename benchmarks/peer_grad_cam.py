@@ -8,7 +8,7 @@ Run by `explanations.py`, with an interpreter that has PyTorch, timm and `grad-c
 
     /path/to/peers/bin/python benchmarks/peer_grad_cam.py ARCHITECTURE FRAME.npy
 
-A number of calls a line on standard input; milliseconds, a line each, and "done" on standard output. A call is what a user of the package writes: `cam(frame)`
+A number of calls a line on standard input; milliseconds, a line each, and "done" on standard output. A call is what a user of the package writes: `cam(frame, None)`
 runs the network forward, answers with the most probable label, runs it backward, and gives the map at the frame's size. The target layer is the one that the
 package's README names for the architecture, or its like.
 """
@@ -44,7 +44,7 @@ def main() -> None:
     for line in sys.stdin:
         for count in range(WARM_UP + int(line)):
             start = time.perf_counter()
-            cam(input_tensor=frame)
+            cam(input_tensor=frame, targets=None)
             if count >= WARM_UP:
                 print((time.perf_counter() - start) * 1000)
         print("done", flush=True)

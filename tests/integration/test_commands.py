@@ -117,6 +117,20 @@ def test_evaluate_json_has_the_figures_of_the_contract(project):
     assert "test frames" in ran.err
 
 
+def test_evaluate_puts_the_maps_to_the_test_where_asked(project, capfd):
+    """`--explanations` adds insertion, deletion, drop and increase, of the map and of a random order; without it nothing of it is there."""
+    arguments = ("evaluate", project.bundle, "--data", project.manifest)
+    found = edgekit(capfd, *arguments, "--explanations", "--explanation-frames", "3", "--json").document["explanations"]
+    assert found["frames"] + found["without_map"] == 3
+    for side in ("own", "random", "difference"):
+        assert set(found[side]) == {"insertion", "deletion", "drop", "increase"}
+    for name in ("insertion", "deletion", "drop", "increase"):
+        assert 0 <= found["own"][name]["value"] <= 1
+        assert found["difference"][name]["value"] == pytest.approx(found["own"][name]["value"] - found["random"][name]["value"])
+    assert "explanations" not in edgekit(capfd, *arguments, "--json").document
+    assert "its cells at random" in edgekit(capfd, *arguments, "--explanations", "--explanation-frames", "1").out
+
+
 def test_evaluate_agrees_with_run_and_with_the_report(project, capfd):
     """The figures of `evaluate` are those of the compile's report, and the accuracy is the share of right answers of `run`."""
     found = edgekit(capfd, "evaluate", project.bundle, "--data", project.manifest, "--json").document

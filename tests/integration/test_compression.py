@@ -28,7 +28,8 @@ DISTILL = "compress.distill={epochs=2,batch=8}"
 QAT = 'compress.quantize={ladder=["ptq","qat"],qat={epochs=1,batch=8,frames_per_epoch=16}}'
 # So small a share of flips that no rung of these few frames can show it: the ladder is climbed to its end.
 CLIMB = "accept.max_flips=0.0001"
-WHOLE = (PRUNE, DISTILL, QAT, "accept.enforce=false", CLIMB)
+MASKS = 'data.columns={mask="mask"}'
+WHOLE = (PRUNE, DISTILL, QAT, "accept.enforce=false", CLIMB, MASKS)
 
 
 def size_for_time(candidate, reference, specs, frame, *, tries=1):
@@ -73,6 +74,38 @@ def test_a_compression_ends_in_a_bundle_that_answers(compressed):
     assert bundle.manifest.decision.temperature > 0
     assert set(bundle.manifest.decision.thresholds) == {"consolidation"}
     assert not [name for name in bundle.manifest.members if "weights" in name or "plan" in name]
+
+
+MAP_GATES = ["cam_pearson", "cam_pearson_p5", "cam_overlap", "cam_peak", "cam_residual", "cam_control", "cam_pointing_game"]
+
+
+def test_the_maps_are_held_against_the_new_networks_own(compressed):
+    """Every gate about the map is judged; the reference is the pruned network before quantization; lesions of all splits are compared."""
+    gates = [gate for gate in compressed.document["gates"] if gate["name"].startswith("cam_")]
+    assert [gate["name"] for gate in gates] == MAP_GATES
+    # The limits of this recipe allow any map, so the random networks pass them too, and that is said.
+    assert {gate["name"]: gate["status"] for gate in gates}["cam_control"] == "not demonstrated"
+    cam = compressed.document["cam"]
+    assert cam["new_network"]
+    found = cam["found"]
+    assert found["fidelity"]["frames"] + found["fidelity"]["featureless"] == compressed.document["device"]["n"]
+    assert found["residual_share"] < 1e-4
+    assert [(draw["what"], draw["seed"]) for draw in found["control"]["draws"]] == [("head", 0), ("head", 1), ("head", 2), ("all", 0)]
+    assert all(draw["figures"]["pearson_median"] < 0.99 for draw in found["control"]["draws"])
+    assert found["localisation"]["frames"] == sum(found["localisation"]["splits"].values()) > 0
+    assert set(found["localisation"]["splits"]) >= {"train", "val", "test"}
+
+
+def test_the_worst_frames_are_shown_and_stay_at_home(compressed):
+    """The report beside the bundle names and draws them, the least alike first; what travels has figures and no frame."""
+    worst = compressed.document["cam"]["worst"]
+    assert [row["pearson"] for row in worst] == sorted(row["pearson"] for row in worst)
+    page = compressed.outputs.report_html.read_text()
+    summary = bytes(open_bundle(compressed.bundle).members["report/summary.json"])
+    assert json.loads(summary)["maps"]["fidelity"]["frames"] > 0
+    for row in worst:
+        assert f"device map of {row['file']}" in page
+        assert row["file"].encode() not in summary
 
 
 def test_the_report_tells_every_step(compressed):

@@ -13,6 +13,7 @@ from torch import nn
 from edgekit.compiler.load.source import normalize
 from edgekit.compiler.progress import Silent
 from edgekit.compiler.quantize.qat import calibrate, train
+from edgekit.compiler.quantize.rungs import HALF_RANGE, TrainedIntegers
 
 
 class Block(nn.Module):
@@ -53,10 +54,10 @@ def small_network(outputs=3, *, channels=3, width=16, seed=0):
     return settle(nn.Sequential(*parts), seed, channels=channels)
 
 
-def calibrated(module=None, spec=None, count=16):
-    """A network with quantizers, its ranges from frames of noise; what it takes; the frames."""
+def calibrated(module=None, spec=None, count=16, weights=HALF_RANGE):
+    """A network with quantizers, its ranges from frames of noise; what it takes; the frames. Its weights keep to what every CPU sums without cutting off."""
     spec = spec or input_spec()
-    network, taken = train.quantized(small_network() if module is None else module, spec)
+    network, taken = train.quantized(small_network() if module is None else module, spec, TrainedIntegers(weights=weights))
     tensors = frames(spec, count)
     calibrate.calibrate(network, lambda part: torch.from_numpy(normalize(tensors[part], taken)), count, Silent())
     return network.eval(), taken, tensors

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgekit.catalog.compress import Rung
 from edgekit.compiler.dialects.base import Dialect
 from edgekit.compiler.quantize import openvino_ptq
-from edgekit.compiler.quantize.rungs import RUNGS
+from edgekit.compiler.quantize.rungs import FULL_RANGE, HALF_RANGE, RUNGS, TrainedIntegers
 from edgekit.compiler.stages.explain import ExplainedGraph
 from edgekit.compiler.stages.frames import PreparedSplit
 from edgekit.compiler.stages.qat import RoundedIrStage
@@ -26,6 +26,10 @@ class OpenVinoDialect(Dialect):
 
     members = {"xml": "model/openvino.xml", "bin": "model/openvino.bin"}  # noqa: RUF012 - a literal table that nobody changes
 
+    @property
+    def integers(self) -> TrainedIntegers:
+        return TrainedIntegers(weights=HALF_RANGE if self.target.int8_saturates else FULL_RANGE)
+
     def exact(self, graph: ExplainedGraph) -> Stage[Artefact]:
         return QuantizeStage(graph=graph, rung="float", calibration=np.zeros((0,), dtype=np.uint8), calibration_sha256="")
 
@@ -36,6 +40,7 @@ class OpenVinoDialect(Dialect):
             calibration=calibration.tensors,
             calibration_sha256=calibration.sha256,
             float_layers=tuple(float_layers),
+            half_weights=self.target.int8_saturates,
         )
 
     def why_not(self, rung: Rung, graph: ExplainedGraph | None = None) -> str:

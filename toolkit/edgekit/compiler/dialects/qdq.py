@@ -12,7 +12,7 @@ from edgekit.catalog.compress import Rung
 from edgekit.catalog.target import EngineChoice, Target, TensorRt
 from edgekit.compiler.dialects.base import Dialect
 from edgekit.compiler.quantize.qdq.build import Writing
-from edgekit.compiler.quantize.rungs import RUNGS, TrainedIntegers
+from edgekit.compiler.quantize.rungs import FULL_RANGE, HALF_RANGE, RUNGS, TrainedIntegers
 from edgekit.compiler.stages import qdq as q
 from edgekit.compiler.stages.explain import ExplainedGraph
 from edgekit.compiler.stages.frames import PreparedSplit
@@ -21,10 +21,6 @@ from edgekit.compiler.stages.rank import Ranking
 from edgekit.compiler.workspace import Stage
 from edgekit.errors import CatalogError
 from edgekit.runtime.engines.onnxruntime import OLDEST
-
-FULL_RANGE = 127
-HALF_RANGE = 63
-"""Largest weight where a CPU sums pairs of products in 16 bits: 2 · 255 · 63 < 2¹⁵."""
 
 _NO_LAYER_NORM_BEFORE = (8, 6)
 
@@ -121,7 +117,7 @@ class OnnxRuntimeDialect(_QdqDialect):
 
     @property
     def integers(self) -> TrainedIntegers:
-        return TrainedIntegers(weights=self.weight_limit, frame_weights=self.weight_limit)
+        return TrainedIntegers(weights=self.weight_limit)
 
     def minimum_version(self) -> str:
         """Not the version that proves it: a device's Python may have an older one, and golden frames show what it computes."""
@@ -152,7 +148,7 @@ class _TensorRtDialect(_QdqDialect):
 
     @property
     def integers(self) -> TrainedIntegers:
-        return TrainedIntegers(signed=True, frame_weights=FULL_RANGE)
+        return TrainedIntegers(signed=True)
 
     def minimum_version(self) -> str:
         """The oldest version that the graph conforms to."""

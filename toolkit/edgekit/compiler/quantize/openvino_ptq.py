@@ -163,10 +163,11 @@ def _float_head(model: Any, edge: Collection[str]) -> list[str]:
 
 
 def _advanced(settings: RungSettings) -> Any:
-    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, AdvancedSmoothQuantParameters
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, AdvancedSmoothQuantParameters, OverflowFix
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-    chosen: dict[str, Any] = {}
+    # NNCF's own default halves the first layer's weights alone, which on a CPU without VNNI is not enough, and elsewhere is not needed.
+    chosen: dict[str, Any] = {"overflow_fix": OverflowFix.ENABLE if settings.half_weights else OverflowFix.DISABLE}
     if settings.histogram_ranges:
         chosen["activations_range_estimator_params"] = RangeEstimatorParametersSet.HISTOGRAM
     if not settings.smooth_quant:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from edgekit.catalog.compress import Rung
 
+FULL_RANGE, HALF_RANGE = 127, 63
+"""Largest weight as an integer: where sums of products are whole, and where pairs of them are summed in 16 bits: 2 · 255 · 63 < 2¹⁵."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RungSettings:
@@ -23,6 +26,8 @@ class RungSettings:
         histogram_ranges: Takes activation ranges from histograms instead of the extremes.
         asymmetric: Activations have a zero point of their own; nearer to float, and about a quarter slower on a CPU.
         smooth_quant: In a network with attention, scales move from the activations into the weights before quantization (Xiao et al. 2023).
+        half_weights: Weights use half of their range (−63 … 63), so that a CPU without VNNI, which sums pairs of products in 16 bits, cuts nothing off
+            (docs/adr/0021-half-range-weights.md).
         float_layers: Names of operations that stay in float32, as the IR of another rung of the same graph has them.
     """
 
@@ -32,6 +37,7 @@ class RungSettings:
     histogram_ranges: bool = False
     asymmetric: bool = False
     smooth_quant: bool = True
+    half_weights: bool = False
     float_layers: tuple[str, ...] = ()
 
 
@@ -41,14 +47,12 @@ class TrainedIntegers:
 
     Attributes:
         signed: Activations are int8 also where they cannot be negative.
-        weights: Largest weight as an integer.
-        frame_weights: The same of a layer that reads the frame. A CPU without VNNI sums pairs of products in 16 bits; a frame's bright pixels times the full
-            range would overflow there and be cut off unseen. NNCF halves the first layer for the same reason.
+        weights: Largest weight as an integer. A CPU without VNNI sums pairs of products in 16 bits: with 127 large sums are cut off there unseen, with 63
+            none can be.
     """
 
     signed: bool = False
-    weights: int = 127
-    frame_weights: int = 63
+    weights: int = FULL_RANGE
 
 
 RUNGS: Mapping[Rung, RungSettings] = {

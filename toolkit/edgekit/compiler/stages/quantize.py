@@ -67,6 +67,7 @@ class QuantizeStage(Stage[Artefact]):
         calibration: uint8 (frames, height, width, channels).
         calibration_sha256: Of the calibration frames.
         float_layers: Names of operations that stay in float32.
+        half_weights: Weights use half of their range.
     """
 
     name: ClassVar[str] = "quantize"
@@ -75,11 +76,12 @@ class QuantizeStage(Stage[Artefact]):
     calibration: NDArray[np.uint8]
     calibration_sha256: str
     float_layers: tuple[str, ...] = ()
+    half_weights: bool = False
 
     @property
     def settings(self) -> RungSettings:
-        """The rung's, with the layers that stay in float32."""
-        return dataclasses.replace(RUNGS[self.rung], float_layers=self.float_layers)
+        """The rung's, with the layers that stay in float32 and the weights' range."""
+        return dataclasses.replace(RUNGS[self.rung], float_layers=self.float_layers, half_weights=self.half_weights)
 
     def requires(self) -> Mapping[str, object]:
         return {

@@ -10,7 +10,7 @@ from typing import cast
 import torch  # noqa: TID253 - see above
 
 from edgekit.compiler.distill.answer import Answer
-from edgekit.compiler.quantize.qat.place import Head, Placement, find_head, moves, place
+from edgekit.compiler.quantize.qat.place import Head, Placement, find_head, place
 from edgekit.compiler.quantize.qat.quantizer import SIGNED, UNSIGNED, ActivationQuantizer, WeightQuantizer
 from edgekit.compiler.quantize.qat.trace import constant
 from edgekit.compiler.quantize.rungs import TrainedIntegers
@@ -125,23 +125,13 @@ def _insert_weight(traced: torch.fx.GraphModule, layer: torch.fx.Node, axis: int
     target = f"{WEIGHTS}.{str(read.target).replace('.', '_')}"
     if not isinstance(getattr(traced.get_submodule(WEIGHTS), target.partition(".")[2], None), WeightQuantizer):
         weight = traced.get_parameter(str(read.target))
-        quantizer = WeightQuantizer(weight, axis, integers.frame_weights if _reads_frame(layer) else integers.weights)
+        quantizer = WeightQuantizer(weight, axis, integers.weights)
         traced.add_submodule(target, quantizer)
         with torch.no_grad():
             weight.div_(quantizer.unit)
     with traced.graph.inserting_before(layer):
         rounded = traced.graph.call_module(target, (read,))
     layer.args = (layer.args[0], rounded, *layer.args[2:])
-
-
-def _reads_frame(layer: torch.fx.Node) -> bool:
-    """Whether a layer's input is the network's, but for a quantizer and what only moves values."""
-    value = layer.args[0]
-    while isinstance(value, torch.fx.Node) and value.op != "placeholder":
-        if value.op != "call_module" and not moves(value):
-            return False
-        value = value.args[0]
-    return isinstance(value, torch.fx.Node)
 
 
 def _add_outputs(traced: torch.fx.GraphModule, head: Head) -> None:

@@ -43,7 +43,7 @@ def hidden(*activation, attributes=(), **more):
 
 
 def gated(kind, **attributes):
-    """x · gate(x)."""
+    """A head with x · gate(x) in its middle."""
     nodes = [*MEAN, node("Gemm", ["f", "w1", "b1"], ["h"]), node(kind, ["h"], ["s"], **attributes), node("Mul", ["h", "s"], ["a"]), node("Gemm", ["a", "w2", "b2"], ["y"])]  # fmt: skip
     return nodes, HIDDEN
 

@@ -318,5 +318,7 @@ def test_the_map_says_how_near_it_stays_to_the_trained_models():
     assert "With the trained model's FP32 map, test median 0.973, 5th percentile 0.912" in said
     assert "With the map of the unquantized network, test median 0.989, 5th percentile 0.942" in said
     assert "With the map of the unquantized network, val median 0.991, 5th percentile 0.953" in said
-    said = words(cam.map_section(full_document(cam__agreement=None, cam__likeness_on_test=None, cam__likeness_on_val=None, cam__found=None)))
+    said = words(
+        cam.map_section(full_document(cam__agreement=None, cam__likeness_on_test=None, cam__likeness_on_val=None, cam__found=None))
+    )
     assert "percentile" not in said

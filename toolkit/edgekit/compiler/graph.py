@@ -46,7 +46,8 @@ def stored(value: ir.Value | None) -> NDArray[np.float64] | None:
     if first is None or any(part is not None and found is None for part, found in zip(node.inputs[1:], others, strict=True)):
         return None
     if node.op_type == "Transpose":
-        return first.transpose(list(node.attributes["perm"].as_ints()) if "perm" in node.attributes else None)
+        order = list(node.attributes["perm"].as_ints()) if "perm" in node.attributes else None
+        return np.transpose(first, order)
     if node.op_type in RESHAPING:
         sizes = shape(value)
         return None if sizes is None else first.reshape(sizes)

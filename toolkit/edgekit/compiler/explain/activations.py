@@ -143,7 +143,7 @@ def _elu(algebra: Algebra, node: ir.Node, x: Operand, y: Operand) -> Operand:
     return algebra.add(above, below)
 
 
-def _negative(_: Algebra, __: ir.Node, x: Operand, ___: Operand) -> Operand:
+def _negative(_: Algebra, __: ir.Node, ___: Operand, ____: Operand) -> Operand:
     return _number(-1.0)
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.compiler import graph as g
-from edgekit.compiler.explain.algebra import Algebra, Operand, shape_of
+from edgekit.compiler.explain.algebra import Operand, shape_of
 from edgekit.compiler.explain.backward import RESHAPING, Reverse, Spot, UnknownHeadError
 from edgekit.compiler.explain.pooling import ancestors, grid_of
 
@@ -194,7 +194,7 @@ def _narrow(bias: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _own_answer(reverse: Reverse, node: ir.Node, spot: Spot, gradient: Operand) -> Operand:
-    """u · o with o from the network's own attention, read where heads are joined again: before, it would keep the attention from being fused."""
+    """The product u · o with o from the network's own attention, read where heads are joined again: before, it would keep the attention from being fused."""
     value, place = node.outputs[0], spot
     while True:
         readers = [use.node for use in value.uses() if use.node.graph is not None and use.node.op_type in ("Reshape", "Transpose")]

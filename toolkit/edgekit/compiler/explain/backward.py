@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from edgekit.compiler import graph as g
 from edgekit.compiler.explain import activations
-from edgekit.compiler.explain.algebra import Algebra, Operand, shape_of
+from edgekit.compiler.explain.algebra import Algebra, Operand
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -197,7 +197,7 @@ def _gather(reverse: Reverse, node: ir.Node, spot: Spot | None, gradient: Operan
 def _linear(
     reverse: Reverse, node: ir.Node, spot: Spot | None, gradient: Operand, layer: tuple[NDArray[np.float64], NDArray[np.float64] | None]
 ) -> None:
-    """x ↦ x · matrix + bias."""
+    """The layer x ↦ x · matrix + bias."""
     matrix, bias = layer
     value = _some(node.inputs[0])
     if elements(value, spot) != len(matrix):
@@ -246,7 +246,7 @@ def _batch_norm(reverse: Reverse, node: ir.Node, spot: Spot | None, gradient: Op
 
 
 def _layer_norm(reverse: Reverse, node: ir.Node, spot: Spot | None, gradient: Operand) -> None:
-    """y = γ · (x − mean x) / σ + β (Ba et al. 2016).
+    """Layer normalization, y = γ · (x − mean x) / σ + β (Ba et al. 2016).
 
     With σ fixed the gradient of x is (γg − mean γg) / σ; the true one has −x̂ · mean(γg · x̂) in the brackets too.
     """

@@ -58,7 +58,7 @@ def explain(model: ir.Model, choice: MapChoice = "auto") -> Head | str:
         return _explain(model)
     except UnknownHeadError as error:
         if choice != "masking":
-            return f"{error}; [explain] map = \"masking\" makes one by masking the features one position at a time"
+            return f'{error}; [explain] map = "masking" makes one by masking the features one position at a time'
     return _explain_by_masking(model)
 
 

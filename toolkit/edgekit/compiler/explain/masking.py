@@ -130,4 +130,3 @@ def _multiplications(node: ir.Node) -> int:
         return made * math.prod(kernel[1:])
     transposed = "transB" in node.attributes and node.attributes["transB"].as_int()
     return made * (kernel[-1] if transposed else kernel[-2])
-

@@ -16,7 +16,7 @@ import contextlib
 import io
 import logging
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def _attention(model: Any) -> bool:
     return "Softmax" in types and types.count("MVN") + types.count("LayerNormalization") > 1
 
 
-def _quantize(model: Any, edge: Collection[str], settings: RungSettings, calibration: NDArray[np.uint8], progress: Progress) -> Any:
+def _quantize(model: Any, edge: frozenset[str], settings: RungSettings, calibration: NDArray[np.uint8], progress: Progress) -> Any:
     nncf = _load_nncf()
     ignored = [*_float_head(model, edge), *settings.float_layers]
     missing = set(ignored) - {operation.get_friendly_name() for operation in model.get_ordered_ops()}
@@ -131,7 +131,7 @@ def _edge(graph: Path) -> frozenset[str]:
     return boundary(ir.load(graph))
 
 
-def _float_head(model: Any, edge: Collection[str]) -> list[str]:
+def _float_head(model: Any, edge: frozenset[str]) -> list[str]:
     """Names of the operations of the head: all between its edge and the outputs. Empty where there is no map.
 
     Raises:
@@ -157,7 +157,8 @@ def _float_head(model: Any, edge: Collection[str]) -> list[str]:
         waiting.extend(operation.input_values())
     if met != edge:
         raise ModelError(
-            f"OpenVINO's graph lacks {', '.join(sorted(edge - met))}, where the head of the map begins", hint="please report the architecture"
+            f"OpenVINO's graph lacks {', '.join(sorted(edge - met))}, where the head of the map begins",
+            hint="please report the architecture",
         )
     return list(head)
 

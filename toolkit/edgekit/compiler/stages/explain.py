@@ -87,7 +87,9 @@ class ExplainStage(Stage[ExplainedGraph]):
             facts = {"rows": head.rows, "columns": head.columns, "bias": head.bias, "reason": "", "kind": head.kind}
             facts["multiplications"] = head.multiplications
             if head.multiplications >= _WORTH_A_NOTE:
-                progress.note(f"the class activation map ({head.kind}) costs {head.multiplications / 1e6:.0f} million multiplications a frame")
+                progress.note(
+                    f"the class activation map ({head.kind}) costs {head.multiplications / 1e6:.0f} million multiplications a frame"
+                )
         facts["outputs"] = sizes[1]
         proto = ir.to_proto(model)
         try:

@@ -167,4 +167,6 @@ def check_shapes(taken: Sequence[tuple[int, ...]], given: Sequence[tuple[int, ..
     if list(logits) != [(1, spec.outputs)]:
         raise BundleError(f"the model's outputs {list(given)} are not the {spec.outputs} logits that the manifest names", hint=again)
     if any(len(shape) != 4 or shape[:2] != (1, spec.outputs) for shape in maps) or list(offset) not in ([], [(1, spec.outputs)]):
-        raise BundleError(f"the model's outputs {list(given)} are not {spec.outputs} logits, a map each and at most an offset each", hint=again)
+        raise BundleError(
+            f"the model's outputs {list(given)} are not {spec.outputs} logits, a map each and at most an offset each", hint=again
+        )

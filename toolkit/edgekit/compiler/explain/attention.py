@@ -90,7 +90,27 @@ def attention_of(node: ir.Node) -> Attention | None:
     softmax = _softmax_before(node)
     if softmax is None:
         return None
-    scores, scale, bias = softmax.inputs[0], 1.0, None
+    scores, scale, bias = _scores(softmax)
+    product = None if scores is None else scores.producer()
+    if product is None or product.op_type != "MatMul":
+        raise UnknownHeadError("the last attention's scores are not queries times keys")
+    queries, keys = product.inputs
+    values = node.inputs[1]
+    if queries is None or keys is None or values is None:
+        raise UnknownHeadError("the last attention lacks an input")
+    x = _source(values)
+    if _source(keys) is not x:
+        raise UnknownHeadError("the last attention's keys and values are not linear functions of one value")
+    return Attention(queries=queries, keys=keys, values=values, scale=scale, bias=bias, x=x)
+
+
+def _scores(softmax: ir.Node) -> tuple[ir.Value | None, float, NDArray[np.float64] | None]:
+    """Queries times keys, what they are multiplied by, and what is added behind."""
+    rank = len(g.shape(softmax.outputs[0]) or ())
+    if "axis" in softmax.attributes and softmax.attributes["axis"].as_int() not in (-1, rank - 1):
+        raise UnknownHeadError("the last attention's softmax is not over its keys")
+    scores, scale = softmax.inputs[0], 1.0
+    bias: NDArray[np.float64] | None = None
     while scores is not None:
         made = scores.producer()
         if made is None or made.op_type not in ("Add", "Div", "Mul"):
@@ -106,17 +126,7 @@ def attention_of(node: ir.Node) -> Attention | None:
         else:
             raise UnknownHeadError("the last attention's scores have a scale of their own each")
         scores = made.inputs[0] if constants[0] is None else made.inputs[1]
-    product = None if scores is None else scores.producer()
-    if product is None or product.op_type != "MatMul":
-        raise UnknownHeadError("the last attention's scores are not queries times keys")
-    queries, keys = product.inputs
-    values = node.inputs[1]
-    if queries is None or keys is None or values is None:
-        raise UnknownHeadError("the last attention lacks an input")
-    x = _source(values)
-    if _source(keys) is not x:
-        raise UnknownHeadError("the last attention's keys and values are not linear functions of one value")
-    return Attention(queries=queries, keys=keys, values=values, scale=scale, bias=bias, x=x)
+    return scores, scale, bias
 
 
 def _softmax_before(node: ir.Node) -> ir.Node | None:
@@ -146,15 +156,16 @@ def map_of_attention(reverse: Reverse, node: ir.Node, attention: Attention) -> t
         UnknownHeadError: The patches' places are not known.
     """
     algebra = reverse.algebra
-    heads, tokens, size = shape_of(node.outputs[0])[-3:]
-    if math.prod(shape_of(node.outputs[0])) != heads * tokens * size:
-        raise UnknownHeadError("the last attention is on several groups of tokens")
+    heads, tokens, size = _sizes(node, attention)
     queries = algebra.reshape(attention.queries, (heads, tokens, size))
     keys = algebra.reshape(attention.keys, (heads, size, tokens))
     values_shape = (heads, tokens, size)
     values = algebra.reshape(attention.values, values_shape)
     key_bias, value_bias = (_at_zero(attention.x, value) for value in (attention.keys, attention.values))
     rows, columns = _grid(attention.x, tokens)
+    if any(spot is not None and spot.token >= tokens - rows * columns for spot in reverse.gradients(node.outputs[0])):
+        # Through its query and past the attention it adds more than the closed form has.
+        raise UnknownHeadError("the token that the head reads is a patch")
     total: Operand = np.zeros((reverse.outputs, tokens))
     apart: Operand = np.zeros((1, reverse.outputs))
     for spot, gradient in reverse.gradients(node.outputs[0]).items():
@@ -186,6 +197,22 @@ def map_of_attention(reverse: Reverse, node: ir.Node, attention: Attention) -> t
     patches = algebra.part(total, 1, tokens - rows * columns, tokens)
     scaled = algebra.multiply(patches, np.array(float(rows * columns)))
     return algebra.reshape(scaled, (1, reverse.outputs, rows, columns)), apart, rows, columns
+
+
+def _sizes(node: ir.Node, attention: Attention) -> tuple[int, int, int]:
+    """Heads, tokens, and the size of a head's part of a token."""
+    found = [g.shape(value) for value in (node.outputs[0], attention.queries, attention.keys, attention.values)]
+    answers, queries, keys, values = (None if sizes is None or len(sizes) < 2 else (1, *sizes) for sizes in found)
+    if answers is None or queries is None or keys is None or values is None:
+        raise UnknownHeadError("the last attention has no static shape")
+    heads, tokens, size = answers[-3:]
+    if math.prod(answers) != heads * tokens * size:
+        raise UnknownHeadError("the last attention is on several groups of tokens")
+    if queries[-2] != tokens or keys[-1] != tokens or values[-2] != tokens:
+        raise UnknownHeadError("the last attention has keys and values of other tokens than it answers")
+    if any(math.prod(sizes) != heads * tokens * size for sizes in (queries, keys, values)):
+        raise UnknownHeadError("the last attention's queries, keys and values differ in size")
+    return heads, tokens, size
 
 
 def _narrow(bias: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from edgekit.catalog.target import EngineChoice, load_target
 from edgekit.compiler.dialects import DIALECTS, dialect_of
 from edgekit.compiler.dialects.base import Dialect
 from edgekit.compiler.progress import Silent
+from edgekit.compiler.quantize.openvino_ptq import read_ir
 from edgekit.compiler.quantize.rungs import RUNGS, TrainedIntegers
 from edgekit.compiler.stages.explain import ExplainedGraph
 from edgekit.compiler.stages.frames import PreparedSplit
@@ -191,12 +192,24 @@ def test_weights_keep_to_half_of_their_range_where_sums_saturate(target, explain
     limit = 63 if dialect.target.int8_saturates else 127
     artefact = run_stage(dialect.make(explained, "ptq", calibration), tmp_path / "made")
     assert np.abs(weights_of(artefact.files["onnx"])).max() == limit
-    assert dialect.integers == TrainedIntegers(weights=limit, frame_weights=limit)
+    assert dialect.integers == TrainedIntegers(weights=limit)
+
+
+@pytest.mark.parametrize(("target", "limit"), [("x86-64", 63), ("arm64", 127)])
+def test_openvino_gets_weights_of_the_range_that_the_target_sums_whole(target, limit, explained, calibration, tmp_path):
+    """In every layer, not the first alone; and training keeps to the same."""
+    dialect = dialect_of(load_target(target), EngineChoice(name="openvino", settings={"INFERENCE_PRECISION_HINT": "f32"}))
+    artefact = run_stage(dialect.make(explained, "ptq", calibration), tmp_path / "made")
+    stored = [operation for operation in read_ir(artefact.files["xml"]).get_ordered_ops() if operation.get_type_name() == "Constant"]
+    integers = [operation.data for operation in stored if operation.get_element_type().get_type_name() == "i8"]
+    assert len(integers) > 1
+    assert [int(np.abs(whole.astype(int)).max()) for whole in integers] == pytest.approx([limit] * len(integers), abs=1)
+    assert dialect.integers == TrainedIntegers(weights=limit)
 
 
 def test_tensorrt_trains_signed_integers_of_the_whole_range():
     """int8, also where a value cannot be negative; the first layer's weights too."""
-    assert made("tensorrt-int8").integers == TrainedIntegers(signed=True, weights=127, frame_weights=127)
+    assert made("tensorrt-int8").integers == TrainedIntegers(signed=True, weights=127)
 
 
 ON_JETSON = [

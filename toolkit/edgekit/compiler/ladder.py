@@ -23,17 +23,18 @@ from numpy.typing import NDArray
 from edgekit.catalog.compress import Rung
 from edgekit.compiler.quantize.rungs import RUNGS
 from edgekit.compiler.stages.frames import PreparedSplit
-from edgekit.compiler.stages.measure import Measured, map_likeness
+from edgekit.compiler.stages.measure import LIKENESS_FIGURES, Measured, map_likeness
 from edgekit.compiler.stages.quantize import Artefact
 from edgekit.errors import CatalogError, ModelError
 from edgekit.evaluation import decision
 from edgekit.evaluation.acceptance import device_temperature
 from edgekit.evaluation.delong import AucDifference, paired_auc_difference
 from edgekit.evaluation.exact import clopper_pearson
+from edgekit.evaluation.map_gates import is_alike
 from edgekit.evaluation.metrics import Outcomes
 from edgekit.evaluation.paired import Agreement, Flips, agreement, compare_answers
 from edgekit.evaluation.temperature import Temperature
-from edgekit.schema.accept import AcceptSpec, CamGate
+from edgekit.schema.accept import AcceptSpec
 from edgekit.schema.model_io import OutputSpec
 
 _FIGURES = (
@@ -57,7 +58,7 @@ class Comparison:
         flips: The frames whose answer changed.
         agreement: How far the answers are apart.
         auc: The difference of the areas under the curve, device − reference.
-        map_likeness: Pearson correlation of the maps with those of the network before it was quantized, over frames: `median` and `p5`; None where
+        map_likeness: Likeness of the maps to those of the network before it was quantized, over frames (`measure.map_likeness`); None where
             there is no map, or the maps were not compared.
     """
 
@@ -263,14 +264,8 @@ def _suffices(found: Comparison, accept: AcceptSpec, max_flips: float) -> bool:
 
 
 def _maps_suffice(likeness: Mapping[str, float] | None, accept: AcceptSpec) -> bool:
-    """Whether the maps on `val` are as near as the gates of Pearson's correlation ask on `test`; where there are none, there is nothing to keep."""
-    if likeness is None:
-        return True
-    kept: dict[CamGate, bool] = {
-        "cam_pearson": likeness["median"] >= accept.min_cam_pearson,
-        "cam_pearson_p5": likeness["p5"] >= accept.min_cam_pearson_p5,
-    }
-    return all(kept[gate] for gate in kept if gate not in accept.waive_cam)
+    """Whether the maps on `val` are as near as the gates ask on `test`; where there are none, there is nothing to keep."""
+    return likeness is None or is_alike(accept, {figure: likeness[name] for name, figure in LIKENESS_FIGURES.items()})
 
 
 def _at_most(count: int, frames: int) -> float:

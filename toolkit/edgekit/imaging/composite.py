@@ -2,15 +2,16 @@
 
 Rules this file keeps:
 
-1. A pixel with value f under the colour C with the weight m (0 to 256) becomes f + (C·m >> 8) − (f·m >> 8), in integers, for grey and for colour
-   alike: exactly f where the weight is 0, exactly C where it is 256, never beyond either of them by more than one.
-2. Colour and weight come from the evidence in 256 levels, rounded to the nearest. Where neighbouring rows differ by less than half a level,
-   they are looked up together, so that a level is off by one at most and level 0 stays level 0.
+1. A pixel with value f under the colour C with the weight m (0 to 256) becomes (f·(256 − m) >> 8) + (C·m + 255 >> 8), in integers, for grey and for
+   colour alike: exactly f where the weight is 0, exactly C where it is 256, less than one away from the mixture.
+2. Colour and weight come from the evidence in 255 levels each side of zero, rounded to the nearest. Pairs of columns and groups of rows that differ
+   little take the level of their middle, which is less than two levels from each one's own. Levels that such a group could show where a
+   pixel has no evidence are not drawn, so that a pixel without evidence is the frame's.
 3. Every value is computed from its own row and column, not from the block it is in: bytes do not depend on block sizes, runs or threads.
 4. Where nothing is to be drawn, pixels are copied and nothing is computed. Intermediate values are kept in the processor's cache.
 
-Two pixels are 6 bytes, which is three 16-bit words. So the columns are taken apart in even and odd ones and each pixel is one look-up in a table of
-32-bit words, in which the odd pixels' colours are moved by one byte; numpy moves words much faster than three single bytes.
+Two pixels are 6 bytes, which is three 16-bit words: R G, B R, G B. A level is one look-up of four words, these three and the weight. The rest is
+arithmetic on words of two bytes, which numpy does many at a time; single bytes, three apart, it moves one by one.
 """
 
 from __future__ import annotations
@@ -33,13 +34,16 @@ LEVELS = 256
 MAX_LEVEL = 2.0**20
 """Some 4000 times full colour: beyond it, float32 could not tell a level from the next when it interpolates."""
 
-_BLOCK_PIXELS = 128_000
-"""Pixels worked on at once, at some 20 bytes each."""
+_BLOCK_PIXELS = 64_000
+"""Pixels worked on at once, at some 10 bytes each."""
+
+_MOST_LEVELS_APART = 1.96
+"""Of a pixel's own evidence and the middle of the group it is looked up with (rule 2); the rest to two is for float32's rounding."""
 
 _MOST_ROWS_TOGETHER = 16
 
 # A level is cut off after one half was added, so nothing under one is drawn; the rest is for float32's rounding between two rows.
-_DRAWN = 0.99
+_DRAWN = 0.49
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,18 +51,19 @@ class Colours:
     """What the levels of evidence look like.
 
     Attributes:
-        colours: The bytes of uint8 (256, 3), RGB, by level.
+        above: The bytes of uint8 (256, 3), RGB, by level of positive evidence.
+        below: The same for negative evidence; None where it is not drawn.
         opacity: Weight of the colour at level 255, above 0 and at most 1.
     """
 
-    colours: bytes
+    above: bytes
+    below: bytes | None
     opacity: float
 
-    def products(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Colour times weight, shifted, int64 (256, 3), and the weight, int64 (256,), by level (rule 1)."""
-        weight = np.rint(256 * self.opacity * np.arange(LEVELS) / (LEVELS - 1)).astype(np.int64)
-        colour = np.frombuffer(self.colours, dtype=np.uint8).reshape(LEVELS, 3).astype(np.int64)
-        return (colour * weight[:, None]) >> 8, weight
+    @property
+    def zero(self) -> int:
+        """The place of level 0 in the table of levels."""
+        return 0 if self.below is None else LEVELS - 1
 
 
 def copy(frame: NDArray[np.uint8], picture: NDArray[np.uint8]) -> None:
@@ -75,182 +80,249 @@ def draw(frame: NDArray[np.uint8], placed: Placed, picture: NDArray[np.uint8], c
 
     Args:
         frame: uint8 (rows, columns) or (rows, columns, 3): the part of the frame inside the box.
-        placed: The map in levels plus one half, clipped to ±`MAX_LEVEL`.
+        placed: The map in levels, clipped to ±`MAX_LEVEL`.
         picture: uint8 (rows, columns, 3): where the result goes; shares no memory with the frame.
         colours: Colours and opacity.
     """
     composite = _grey if frame.ndim == 2 else _rgb
-    step = np.diff(placed.across, axis=0, append=placed.across[-1:])
     # A row that is wider than a block gets room of its own, so that one odd frame does not stay in memory.
     scratch = _THREADS.scratch if frame.shape[1] <= _BLOCK_PIXELS else _Scratch()
-    for block in _blocks(placed, step):
+    grid = _grid(placed)
+    table = _table(colours, grid.faint)
+    upper = grid.upper + np.float32(colours.zero + 0.5)
+    for block in _blocks(placed, grid, is_signed=colours.below is not None):
         rows, columns = slice(block.start, block.stop), slice(block.left, block.right)
-        if columns.start == columns.stop:
+        if block.left == block.right:
             copy(frame[rows], picture[rows])
             continue
-        copy(frame[rows, : columns.start], picture[rows, : columns.start])
-        copy(frame[rows, columns.stop :], picture[rows, columns.stop :])
-        level = scratch.room("level", np.float32, 2, len(block.parts), (block.right - block.left + 1) // 2)
-        _interpolate(placed.across[block.row, columns], step[block.row, columns], block.parts, level)
-        composite(frame[rows, columns], level, picture[rows, columns], colours, scratch)
+        if block.left > 0:
+            copy(frame[rows, : block.left], picture[rows, : block.left])
+        if block.right < frame.shape[1]:
+            copy(frame[rows, block.right :], picture[rows, block.right :])
+        half = slice(block.left // 2, (block.right + 1) // 2)
+        words = _look_up(table, upper[..., half], grid.step[..., half], grid.lower[block.groups], grid.part[block.groups], scratch)
+        composite(frame[rows, columns], words, picture[rows, columns], scratch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Grid:
+    """The map at the pixels that are looked up: one of each group.
+
+    Attributes:
+        together: Rows of a group.
+        lower: intp (groups,): the map row at or above the middle of each group of rows.
+        part: float32 (groups,): the way from it to the next.
+        upper: float32 (sides, map rows, half the columns): the map. One side is the middle of each pair of columns, two are even and odd columns; where
+            the last column is without a partner, it is its own.
+        step: The same for what the next row of the map adds.
+        faint: The lowest level that is drawn (rule 2).
+    """
+
+    together: int
+    lower: NDArray[np.intp]
+    part: NDArray[np.float32]
+    upper: NDArray[np.float32]
+    step: NDArray[np.float32]
+    faint: int
+
+
+def _grid(placed: Placed) -> _Grid:
+    """Groups as many pixels as may share a look-up (rule 2)."""
+    across, lower, part = placed.across, placed.lower, placed.part
+    if across.shape[1] % 2:
+        across = np.concatenate([across, across[:, -1:]], axis=1)
+    even, odd = across[:, ::2], across[:, 1::2]
+    aside = float(np.abs(odd - even).max()) / 2
+    is_paired = aside < _MOST_LEVELS_APART
+    upper = ((even + odd) * np.float32(0.5))[None] if is_paired else np.stack([even, odd])
+    step = np.zeros_like(upper)
+    np.subtract(upper[:, 1:], upper[:, :-1], out=step[:, :-1])
+    aside = aside if is_paired else 0.0
+    slope = placed.pitch * float(np.abs(across[1:] - across[:-1]).max(initial=0))
+    together = min(_MOST_ROWS_TOGETHER, 1 + int(2 * (_MOST_LEVELS_APART - aside) / max(slope, 1e-6)))
+    if together > 1:
+        rows = np.arange(0, len(lower), together)
+        last = np.minimum(rows + (together - 1), len(lower) - 1)
+        middle = (lower[rows] + part[rows] + lower[last] + part[last]) * 0.5
+        lower = middle.astype(np.intp)
+        part = (middle - lower).astype(np.float32)
+    # A group of one pixel shows its own level; a larger one may show these many where a pixel has none.
+    shown = aside + (together - 1) / 2 * slope
+    return _Grid(together=together, lower=lower, part=part, upper=upper, step=step, faint=1 + int(shown + 0.51))
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Rows `start` to `stop` after map row `row`, of which columns `left` to `right` are drawn; `parts` has one place down for each group of rows."""
+    """Groups of rows, the rows `start` to `stop` that they are, and the columns `left` to `right` in which one of them has evidence; `left` is even."""
 
-    row: int
+    groups: slice
     start: int
     stop: int
     left: int
     right: int
-    parts: NDArray[np.float32]
 
 
-def _blocks(placed: Placed, step: NDArray[np.float32]) -> Iterator[_Block]:
-    """Cuts the rows into blocks between the same two rows of the map, and finds the columns in which each has evidence."""
-    edges = [0, *(np.flatnonzero(np.diff(placed.lower)) + 1).tolist(), len(placed.lower)]
-    for start, stop in itertools.pairwise(edges):
-        row = int(placed.lower[start])
-        part = placed.part[start:stop]
-        left, right = _columns(placed.across[row], step[row], part)
-        together = _rows_together(step[row, left:right], part)
-        longest = max(1, _BLOCK_PIXELS // max(1, right - left) // together) * together
-        for first in range(0, stop - start, longest):
-            of_block = part[first : first + longest]
-            left, right = _columns(placed.across[row], step[row], of_block)
-            whole = len(of_block) // together * together
-            for low, high, count in ((0, whole, together), (whole, len(of_block), len(of_block) - whole)):
-                if low < high:
-                    # The middle of a group of rows; one row is its own middle, bit for bit.
-                    parts = of_block[low:high].reshape(-1, count).mean(axis=1, dtype=np.float32) if count > 1 else of_block[low:high]
-                    yield _Block(row, start + first + low, start + first + high, left, right, parts)
+def _blocks(placed: Placed, grid: _Grid, *, is_signed: bool) -> Iterator[_Block]:
+    """Cuts the groups of rows into blocks."""
+    (_, cells, half), (rows, columns), count = grid.upper.shape, placed.shape, len(grid.lower)
+    longest = max(1, _BLOCK_PIXELS // columns // grid.together)
+    # What is left over at the end is a group of its own: it has fewer rows.
+    cuts = sorted({*range(0, count, longest), rows // grid.together, count})
+    first, last = np.array(cuts[:-1]), np.array(cuts[1:]) - 1
+    # Between two rows of the map a column has its extremes in the first or the last group; beyond, in the rows of the map between them.
+    ends = [grid.upper[:, grid.lower[at]] + grid.part[at, None] * grid.step[:, grid.lower[at]] for at in (first, last)]
+    largest = np.maximum(*map(np.abs, ends)) if is_signed else np.maximum(*ends)
+    for index in range(len(first)):
+        for row in range(int(grid.lower[first[index]]) + 1, min(int(grid.lower[last[index]]), cells - 1) + 1):
+            values = grid.upper[:, row]
+            np.maximum(largest[:, index], np.abs(values) if is_signed else values, out=largest[:, index])
+    drawn = (largest >= _DRAWN).any(axis=0)
+    left, right = drawn.argmax(axis=1), half - drawn[:, ::-1].argmax(axis=1)
+    for index, is_drawn in enumerate(drawn.any(axis=1)):
+        start, stop = cuts[index] * grid.together, min(cuts[index + 1] * grid.together, rows)
+        of_pair = (2 * int(left[index]), min(2 * int(right[index]), columns)) if is_drawn else (0, 0)
+        yield _Block(slice(cuts[index], cuts[index + 1]), start, stop, *of_pair)
 
 
-def _columns(above: NDArray[np.float32], step: NDArray[np.float32], part: NDArray[np.float32]) -> tuple[int, int]:
-    """The columns with evidence in one of these rows: between two rows of the map, each column has its largest value in the first or the last."""
-    drawn = np.flatnonzero(np.maximum(above + part[0] * step, above + part[-1] * step) >= _DRAWN)
-    return (int(drawn[0]), int(drawn[-1]) + 1) if len(drawn) else (0, 0)
-
-
-def _rows_together(step: NDArray[np.float32], part: NDArray[np.float32]) -> int:
-    """How many rows may take the level of their middle (rule 2)."""
-    if len(part) < 2 or not len(step):
-        return 1
-    # The largest step: rows before the map's first centre all have its value, and no step.
-    slope = float(np.abs(step).max()) * float(np.diff(part).max())
-    return min(_MOST_ROWS_TOGETHER, 1 + int(0.98 / slope)) if slope > 0 else _MOST_ROWS_TOGETHER
-
-
-def _interpolate(above: NDArray[np.float32], step: NDArray[np.float32], parts: NDArray[np.float32], level: NDArray[np.float32]) -> None:
-    """Levels down the rows into `level`, float32 (2, groups, half the columns): even columns, then odd ones; a missing last one is copied."""
-    apart = np.zeros((2, 2, level.shape[2]), dtype=np.float32)
-    for index, values in enumerate((above, step)):
-        apart[index, 0] = values[::2]
-        apart[index, 1, : len(values) // 2] = values[1::2]
-    np.multiply(parts[None, :, None], apart[1][:, None, :], out=level)
-    np.add(level, apart[0][:, None, :], out=level)
-
-
-def _grey(frame: NDArray[np.uint8], level: NDArray[np.float32], picture: NDArray[np.uint8], colours: Colours, scratch: _Scratch) -> None:
-    """Composites over grey: one look-up of level and value a pixel."""
-    (rows, columns), (_, groups, half) = frame.shape, level.shape
-    together = rows // groups
-    np.clip(level, 0, LEVELS - 0.5, out=level)
-    high = scratch.room("high", np.uint16, 2, groups, half)
-    np.copyto(high, level, casting="unsafe")
-    np.left_shift(high, 8, out=high)
-    pairs = _pairs(frame, scratch.room("grey", np.uint8, rows, 2 * half)).reshape(groups, together, half)
-    low = scratch.room("low", np.uint16, groups, together, half)
-    index = scratch.room("index", np.intp, 2, groups, together, half)
-    for odd in range(2):
-        # The even column's byte, then the odd one's.
-        np.right_shift(pairs, 8, out=low) if odd else np.bitwise_and(pairs, 255, out=low)
-        np.bitwise_or(low, high[odd][:, None], out=low)
-        np.copyto(index[odd], low)
-    packed = _join(_grey_tables(colours), index.reshape(2, rows, half), scratch, scratch.room("packed", np.uint16, rows, half, 3))
-    np.copyto(picture, packed.view(np.uint8).reshape(rows, 2 * half, 3)[:, :columns])
-
-
-def _rgb(frame: NDArray[np.uint8], level: NDArray[np.float32], picture: NDArray[np.uint8], colours: Colours, scratch: _Scratch) -> None:
-    """Composites over colour: colour and weight are looked up once a group of rows, the rest is arithmetic."""
-    (rows, columns), (_, groups, half) = frame.shape[:2], level.shape
-    together = rows // groups
-    whole = scratch.room("whole", np.int32, 2, groups, half)
-    np.copyto(whole, level, casting="unsafe")
-    index = scratch.room("index", np.intp, 2, groups, half)
-    np.copyto(index, whole)
-    added, weights = _rgb_tables(colours)
-    plus = (
-        _join(added, index, scratch, scratch.room("packed", np.uint16, groups, half, 3))
-        .view(np.uint8)
-        .reshape(groups, 1, 6 * half)[..., : 3 * columns]
-    )
-    packed = _join(weights, index, scratch, scratch.room("weights", np.uint16, groups, half, 3)).view(np.uint8)
-    weight = scratch.room("weight", np.uint16, groups, 1, 3 * columns)
-    np.copyto(weight, packed.reshape(groups, 1, 6 * half)[..., : 3 * columns])
-    # The table holds the weight minus one, because 256 is no byte; a weight of 0 became 1, which takes nothing from a value under 256 either.
-    np.add(weight, 1, out=weight)
-    taken = scratch.room("taken", np.uint16, rows, columns, 3)
-    np.copyto(taken, frame)
-    taken = taken.reshape(groups, together, 3 * columns)
-    np.multiply(taken, weight, out=taken)
-    np.right_shift(taken, 8, out=taken)
-    change = scratch.room("change", np.uint8, groups, together, 3 * columns)
-    np.copyto(change, taken, casting="unsafe")
-    # Bytes wrap around: plus − taken may be negative, the sum with the frame is not (rule 1).
-    np.subtract(plus, change, out=change)
-    np.add(frame, change.reshape(rows, columns, 3), out=picture)
-
-
-def _pairs(frame: NDArray[np.uint8], room: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """The frame's bytes in pairs, uint16 (rows, half the columns), the even column's in the low byte."""
-    np.copyto(room[:, : frame.shape[1]], frame)
-    room[:, frame.shape[1] :] = 0
-    pairs: NDArray[np.uint16] = room.view("<u2")
-    return pairs
-
-
-def _join(
-    tables: tuple[NDArray[np.uint32], NDArray[np.uint32]], index: NDArray[np.intp], scratch: _Scratch, out: NDArray[np.uint16]
+def _look_up(
+    table: NDArray[np.uint64],
+    upper: NDArray[np.float32],
+    step: NDArray[np.float32],
+    lower: NDArray[np.intp],
+    part: NDArray[np.float32],
+    scratch: _Scratch,
 ) -> NDArray[np.uint16]:
-    """Looks even and odd columns up and puts them side by side: uint16 (rows, half the columns, 3) is uint8 (rows, columns, 3)."""
-    shape = index.shape[1:]
-    even, odd = scratch.room("even", np.uint32, *shape), scratch.room("odd", np.uint32, *shape)
-    # "clip" spares take() a copy of its output, and holds levels beyond the ends of a table of levels.
-    np.take(tables[0], index[0], out=even, mode="clip")
-    np.take(tables[1], index[1], out=odd, mode="clip")
-    first, second = even.view(np.uint16).reshape(*shape, 2), odd.view(np.uint16).reshape(*shape, 2)
-    out[..., 0] = first[..., 0]
-    np.bitwise_or(first[..., 1], second[..., 0], out=out[..., 1])
-    out[..., 2] = second[..., 1]
-    return out
+    """Four words for each group and pair of columns: uint16 (sides, groups, half the columns, 4)."""
+    sides, _, half = upper.shape
+    shape = sides, len(lower), half
+    level = scratch.room("level", np.float32, *shape)
+    edges = [0, *(np.flatnonzero(lower[1:] != lower[:-1]) + 1).tolist(), len(lower)]
+    for start, stop in itertools.pairwise(edges):
+        row = int(lower[start])
+        np.multiply(part[None, start:stop, None], step[:, row, None], out=level[:, start:stop])
+        np.add(level[:, start:stop], upper[:, row, None], out=level[:, start:stop])
+    whole = scratch.room("whole", np.int32, *shape)
+    np.copyto(whole, level, casting="unsafe")
+    # take() looks up with intp only; numpy gets there faster by way of int32.
+    index = scratch.room("index", np.intp, *shape)
+    np.copyto(index, whole)
+    found = scratch.room("found", np.uint64, *shape)
+    # "clip" holds levels beyond the ends of the table.
+    table.take(index, out=found, mode="clip")
+    words: NDArray[np.uint16] = found.view(np.uint16).reshape(*shape, 4)
+    return words
 
 
-def _word_tables(rgb: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """RGB colours as words of four bytes: R G B 0 for even columns, 0 R G B for odd ones."""
-    even, odd = (np.zeros((len(rgb), 4), dtype=np.uint8) for _ in range(2))
-    even[:, :3] = rgb
-    odd[:, 1:] = rgb
-    return even.view(np.uint32).reshape(-1), odd.view(np.uint32).reshape(-1)
+def _grey(frame: NDArray[np.uint8], words: NDArray[np.uint16], picture: NDArray[np.uint8], scratch: _Scratch) -> None:
+    """Composites over grey: each pixel is weighted once, then added to three colours."""
+    rows, (_, groups, half, _) = len(frame), words.shape
+    shape = groups, rows // groups, half
+    pairs = _as_words(frame, half, scratch).reshape(shape)
+    weights = scratch.room("weights", np.uint16, len(words), groups, 1, half)
+    np.copyto(weights, words[..., None, :, 3])
+    low, high, mixed = (scratch.room(slot, np.uint16, *shape) for slot in ("low", "high", "mixed"))
+    _weigh(pairs, weights[0], weights[-1], low, high)
+    plus = scratch.room("plus", np.uint16, groups, 1, half)
+    out = _room_for_words(picture, 3 * half, scratch).reshape(*shape, 3)
+    for word in range(3):
+        if word == 0:
+            np.multiply(low, 257, out=mixed)
+        elif word == 1:
+            np.bitwise_or(low, high, out=mixed)
+        else:
+            np.right_shift(high, 8, out=mixed)
+            np.bitwise_or(mixed, high, out=mixed)
+        _colour(words, word, plus[:, 0])
+        np.add(mixed, plus, out=mixed)
+        np.copyto(out[..., word], mixed)
+    _give_back(out.reshape(rows, 3 * half), picture)
 
 
-@lru_cache(maxsize=4)
-def _grey_tables(colours: Colours) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """The pixel with value v at level e, at [256 · e + v]; two tables of 256 KiB."""
-    added, weight = colours.products()
-    value = np.arange(256)
-    taken = (value[None, :] * weight[:, None]) >> 8
-    return _word_tables((value[None, :, None] + added[:, None, :] - taken[:, :, None]).reshape(-1, 3))
+def _rgb(frame: NDArray[np.uint8], words: NDArray[np.uint16], picture: NDArray[np.uint8], scratch: _Scratch) -> None:
+    """Composites over colour."""
+    rows, (sides, groups, half, _) = len(frame), words.shape
+    shape = groups, rows // groups, 3 * half
+    plus = scratch.room("plus", np.uint16, groups, 1, half, 3)
+    for word in range(3):
+        _colour(words, word, plus[:, 0, :, word])
+    # By word, the side of its low byte and that of its high byte: R G of the even column, B R of both, G B of the odd one.
+    weights = scratch.room("weights", np.uint16, sides, groups, 1, half, 3)
+    for byte, word in itertools.product(range(sides), range(3)):
+        np.copyto(weights[byte, :, 0, :, word], words[-1 if 2 * word + byte > 2 else 0, ..., 3])
+    weights = weights.reshape(sides, groups, 1, 3 * half)
+    low, high = (scratch.room(slot, np.uint16, *shape) for slot in ("low", "high"))
+    _weigh(_as_words(frame.reshape(rows, -1), 3 * half, scratch).reshape(shape), weights[0], weights[-1], low, high)
+    np.bitwise_or(low, high, out=low)
+    out = _room_for_words(picture, 3 * half, scratch)
+    np.add(low, plus.reshape(groups, 1, 3 * half), out=out.reshape(shape))
+    _give_back(out, picture)
 
 
-@lru_cache(maxsize=8)
-def _rgb_tables(
-    colours: Colours,
-) -> tuple[tuple[NDArray[np.uint32], NDArray[np.uint32]], tuple[NDArray[np.uint32], NDArray[np.uint32]]]:
-    """By level: what is added, and the weight minus one in each of the three channels."""
-    added, weight = colours.products()
-    return _word_tables(added), _word_tables(np.repeat(np.maximum(weight - 1, 0)[:, None], 3, axis=1))
+def _weigh(
+    words: NDArray[np.uint16], of_low: NDArray[np.uint16], of_high: NDArray[np.uint16], low: NDArray[np.uint16], high: NDArray[np.uint16]
+) -> None:
+    """Both bytes of each word times their weights over 256: the low one into the low byte of `low`, the high one into the high byte of `high`."""
+    np.bitwise_and(words, 0xFF, out=low)
+    np.multiply(low, of_low, out=low)
+    np.right_shift(low, 8, out=low)
+    np.right_shift(words, 8, out=high)
+    np.multiply(high, of_high, out=high)
+    np.bitwise_and(high, 0xFF00, out=high)
+
+
+def _colour(words: NDArray[np.uint16], word: int, out: NDArray[np.uint16]) -> None:
+    """One of the three words of a pair of colours: the even column's R G, B and the odd one's R, the odd one's G B."""
+    even, odd = words[0, ..., word], words[-1, ..., word]
+    if word == 1 and len(words) == 2:
+        np.bitwise_and(even, 0xFF, out=out)
+        np.bitwise_or(out, odd & 0xFF00, out=out)
+    else:
+        np.copyto(out, odd if word == 2 else even)
+
+
+def _as_words(pixels: NDArray[np.uint8], half: int, scratch: _Scratch) -> NDArray[np.uint16]:
+    """Rows of bytes as `half` words each: a view where memory allows it, otherwise a copy with something after the last odd byte."""
+    rows, count = pixels.shape
+    if count == 2 * half and pixels.strides[1] == 1:
+        words: NDArray[np.uint16] = pixels.view("<u2")
+        if words.flags.aligned:
+            return words
+    room = scratch.room("pixels", np.uint16, rows, half)
+    np.copyto(room.view(np.uint8)[:, :count], pixels)
+    return room
+
+
+def _room_for_words(picture: NDArray[np.uint8], half: int, scratch: _Scratch) -> NDArray[np.uint16]:
+    """Where to write the words of a part of the picture: in it where memory allows that, otherwise in a place for `_give_back`."""
+    rows, columns = picture.shape[:2]
+    if 3 * columns == 2 * half:
+        words: NDArray[np.uint16] = picture.reshape(rows, -1).view("<u2")
+        if words.flags.aligned:
+            return words
+    return scratch.room("picture", np.uint16, rows, half)
+
+
+def _give_back(words: NDArray[np.uint16], picture: NDArray[np.uint8]) -> None:
+    """Copies what was not written in the picture itself."""
+    if not np.may_share_memory(words, picture):
+        rows, columns = picture.shape[:2]
+        np.copyto(picture, words.view(np.uint8)[:, : 3 * columns].reshape(rows, columns, 3))
+
+
+@lru_cache(maxsize=16)
+def _table(colours: Colours, faint: int) -> NDArray[np.uint64]:
+    """By level, from the most negative on: the words R G, B R and G B to be added, and the weight of the frame (rule 1)."""
+    level = np.arange(-colours.zero, LEVELS)
+    weight = np.rint(256 * colours.opacity * np.abs(level) / (LEVELS - 1)).astype(np.int64)
+    weight[np.abs(level) < faint] = 0
+    above, below = (np.frombuffer(ramp or b"", dtype=np.uint8).reshape(-1, 3) for ramp in (colours.above, colours.below))
+    colour = np.concatenate([below[:0:-1], above]).astype(np.int64)
+    added = (colour * weight[:, None] + 255) >> 8
+    words = np.empty((len(level), 4), dtype="<u2")
+    words[:, :3].view(np.uint8)[...] = np.tile(added, 2)
+    words[:, 3] = 256 - weight
+    table: NDArray[np.uint64] = words.view(np.uint64).reshape(-1)
+    return table
 
 
 class _Scratch:

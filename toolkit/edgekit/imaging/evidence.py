@@ -11,6 +11,7 @@ Rules this file keeps:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ class Placed:
         across: float32 (map rows, columns): the map at each pixel column.
         lower: intp (rows,): the map row at or above each pixel row.
         part: float32 (rows,): the way from it to the next map row, in [0, 1).
+        pitch: Rows of the map from one pixel row to the next.
     """
 
     rows: slice
@@ -38,6 +40,12 @@ class Placed:
     across: NDArray[np.float32]
     lower: NDArray[np.intp]
     part: NDArray[np.float32]
+    pitch: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of pixels inside."""
+        return len(self.lower), self.across.shape[1]
 
     @property
     def is_empty(self) -> bool:
@@ -68,13 +76,11 @@ def place(shape: tuple[int, ...], cam: NDArray[np.float32], box: Box) -> Placed:
     left, top, right, bottom = box
     if not (np.isfinite(box).all() and left < right and top < bottom):
         raise DataError(f"the overlay's box must be (left, top, right, bottom) with left < right and top < bottom, not {box}")
-    rows, row_place = _pixels_inside(top, bottom, shape[0], cam.shape[0])
-    columns, column_place = _pixels_inside(left, right, shape[1], cam.shape[1])
-    before, part = _neighbours(column_place, cam.shape[1])
+    rows, lower, down = _axis(top, bottom, shape[0], cam.shape[0])
+    columns, before, part = _axis(left, right, shape[1], cam.shape[1])
     first = cam[:, before]
     across = first + (cam[:, np.minimum(before + 1, cam.shape[1] - 1)] - first) * part
-    lower, way = _neighbours(row_place, cam.shape[0])
-    return Placed(rows=rows, columns=columns, across=across, lower=lower, part=way)
+    return Placed(rows=rows, columns=columns, across=across, lower=lower, part=down, pitch=cam.shape[0] / (bottom - top))
 
 
 def check_map(cam: object) -> NDArray[np.floating]:
@@ -105,15 +111,14 @@ def check_scale(scale: float) -> None:
         raise DataError(f"the overlay's scale must be a finite number of logit units above 0, not {scale}")
 
 
-def _pixels_inside(low: float, high: float, size: int, cells: int) -> tuple[slice, NDArray[np.float32]]:
-    """The pixels of one axis whose centre lies in [low, high), and the place of each in cells of the map, 0 at the first cell's centre."""
+@lru_cache(maxsize=8)
+def _axis(low: float, high: float, size: int, cells: int) -> tuple[slice, NDArray[np.intp], NDArray[np.float32]]:
+    """The pixels of one axis whose centre lies in [low, high), the cell at or before each, and the way from it to the next. A camera asks for the same again."""
     start, stop = (min(max(int(np.ceil(edge - 0.5)), 0), size) for edge in (low, high))
     centres = np.arange(start, stop) + 0.5
-    return slice(start, stop), ((centres - low) * (cells / (high - low)) - 0.5).astype(np.float32)
-
-
-def _neighbours(places: NDArray[np.float32], cells: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """The cell at or before each place and the way from it to the next."""
+    places = ((centres - low) * (cells / (high - low)) - 0.5).astype(np.float32)
     inside = np.clip(places, 0, cells - 1)
     lower = inside.astype(np.intp)
-    return lower, (inside - lower).astype(np.float32)
+    part = (inside - lower).astype(np.float32)
+    lower.flags.writeable = part.flags.writeable = False
+    return slice(start, stop), lower, part

@@ -84,19 +84,13 @@ def render(
         shares = cam.astype(np.float64) / scale
     if options.contours:
         return _outline(frame, shares, box, options)
-    picture = _fill(frame, shares, box, colormaps.ramp(options.colormap), options.opacity)
-    if options.is_signed:
-        # Positive and negative evidence never share a pixel, so the second does not draw over the first.
-        below = colormaps.ramp(options.colormap, is_negative=True)
-        picture = _fill(picture, -shares, box, below, options.opacity)
-    return picture
+    return _fill(frame, shares, box, options)
 
 
-def _fill(frame: NDArray[np.uint8], shares: NDArray[np.float64], box: Box, ramp: NDArray[np.uint8], opacity: float) -> NDArray[np.uint8]:
-    """Fills where the map, in shares of the scale, is above zero."""
+def _fill(frame: NDArray[np.uint8], shares: NDArray[np.float64], box: Box, options: OverlayOptions) -> NDArray[np.uint8]:
+    """Fills where the map, in shares of the scale, has evidence that is drawn."""
     level = np.clip(shares * (composite.LEVELS - 1), -composite.MAX_LEVEL, composite.MAX_LEVEL)
-    # One half more, so that cutting the fraction off rounds.
-    placed = place(frame.shape, (level + 0.5).astype(np.float32), box)
+    placed = place(frame.shape, level.astype(np.float32), box)
     picture = np.empty((*frame.shape[:2], 3), dtype=np.uint8)
     rows, columns = placed.rows, placed.columns
     for outside in (
@@ -107,7 +101,11 @@ def _fill(frame: NDArray[np.uint8], shares: NDArray[np.float64], box: Box, ramp:
     ):
         composite.copy(frame[outside], picture[outside])
     if not placed.is_empty:
-        colours = composite.Colours(colours=ramp.tobytes(), opacity=opacity)
+        colours = composite.Colours(
+            above=colormaps.ramp(options.colormap).tobytes(),
+            below=colormaps.ramp(options.colormap, is_negative=True).tobytes() if options.is_signed else None,
+            opacity=options.opacity,
+        )
         composite.draw(frame[rows, columns], placed, picture[rows, columns], colours)
     return picture
 

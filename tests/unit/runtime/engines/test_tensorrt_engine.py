@@ -254,13 +254,15 @@ GRAPHS = {
     "three-logits": ((FRAME,), (FakeTensor(name="logits", dtype="FLOAT", shape=(1, 3)),), "2 logits"),
     "half-maps": ((FRAME,), (LOGITS, FakeTensor(name="cam", dtype="HALF", shape=(1, 2, 4, 4))), "a map each"),
     "one-map": ((FRAME,), (LOGITS, FakeTensor(name="cam", dtype="FLOAT", shape=(1, 1, 4, 4))), "a map each"),
-    "three-outputs": ((FRAME,), (LOGITS, CAM, FakeTensor(name="more", dtype="FLOAT", shape=(1, 2, 4, 4))), "a map each"),
+    "another-output": ((FRAME,), (LOGITS, CAM, FakeTensor(name="more", dtype="FLOAT", shape=(1, 2))), "outputs are logits, cam, more, not"),
+    "offset-without-maps": ((FRAME,), (LOGITS, FakeTensor(name="offset", dtype="FLOAT", shape=(1, 2))), "outputs are logits, offset, not"),
+    "one-offset": ((FRAME,), (LOGITS, CAM, FakeTensor(name="offset", dtype="FLOAT", shape=(1, 1))), "at most an offset each"),
 }
 
 
 @pytest.mark.parametrize("fault", GRAPHS)
 def test_a_graph_of_another_kind_is_refused(monkeypatch, tmp_path, fault):
-    """An engine that is not one uint8 tensor in, float32 logits and at most their maps out, is not run."""
+    """An engine that is not one uint8 tensor in, float32 logits and at most their maps and offset out, is not run."""
     inputs, outputs, says = GRAPHS[fault]
     device = install(monkeypatch, tmp_path / "cache", engine=FakeEngine(inputs=inputs, outputs=outputs, compute=dict))
     with pytest.raises(BundleError, match=says):

@@ -46,16 +46,21 @@ class Measured:
         return found
 
 
+LIKENESS_FIGURES = {"median": "pearson_median", "p5": "pearson_p5", "overlap": "overlap_median", "peak_near": "peak_near"}
+"""What `map_likeness` tells, by its name in `evaluation.fidelity`."""
+
+
 def map_likeness(exact: Measured, quantized: Measured) -> dict[str, float] | None:
-    """Pearson correlation of the maps for the label that the first one answers, over frames: median and 5th percentile.
+    """How near the maps for the label that the first one answers are, over frames: Pearson's correlation (`median`, `p5`), `overlap` and `peak_near`.
 
     None where there is no map, or nothing to compare in any (`evaluation.fidelity`).
     """
     if exact.maps is None or quantized.maps is None:
         return None
     found = values(compare_frames(*answered_maps(exact.logits, exact.maps, quantized.maps)))
-    median, low = found["pearson_median"], found["pearson_p5"]
-    return None if median is None or low is None else {"median": median, "p5": low}
+    figures = {name: found[figure] for name, figure in LIKENESS_FIGURES.items()}
+    known = {name: value for name, value in figures.items() if value is not None}
+    return known if len(known) == len(figures) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -154,7 +154,7 @@ class Algebra:
         import onnx_ir as ir
 
         inputs = [None if operand is None else self._value(operand) for operand in operands]
-        name = f"{PREFIX}copy/{node.name}"
+        name = f"{PREFIX}copy_{len(self._nodes)}"  # the node itself may have no name
         made = ir.node(node.op_type, inputs, dict(node.attributes), name=name, domain=node.domain, num_outputs=len(node.outputs))
         for index, (value, like) in enumerate(zip(made.outputs, node.outputs, strict=True)):
             value.name = f"{name}/{index}"

@@ -12,7 +12,7 @@ Rules this file keeps:
 
 1. The features are the nearest ones above the logits that everything passes through.
 2. The network's own head stays as it is and gives the logits; the copy is float and part of the map's head.
-3. An operator that could mix the frames of a batch is refused.
+3. An operator that could mix the frames of a batch is refused: what is not in a table here is, and so is one whose axes reach the first one.
 """
 
 from __future__ import annotations
@@ -31,6 +31,26 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
+
+_BY_ELEMENT = frozenset({
+    "Abs", "Add", "And", "Cast", "Ceil", "Celu", "Clip", "Cos", "Div", "Dropout", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid",
+    "HardSwish", "Identity", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round",
+    "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tanh", "ThresholdedRelu", "Where",
+})  # fmt: skip
+_BY_FRAME = _LAYERS | {
+    "AveragePool", "BatchNormalization", "ConvTranspose", "DepthToSpace", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "GroupNormalization", "InstanceNormalization",
+    "LRN", "LpPool", "MaxPool", "Reshape", "Expand", "SpaceToDepth", "Transpose",
+}  # fmt: skip
+_ALONG_AXIS = {
+    "ArgMax": 0, "ArgMin": 0, "Concat": 0, "Flatten": 1, "Gather": 0, "Hardmax": -1, "LayerNormalization": -1, "LogSoftmax": -1, "LpNormalization": -1, "Softmax": -1, "Split": 0,
+    "TopK": -1,
+}  # fmt: skip
+"""Operators with an axis, to the one that is meant where none is named."""
+_ALONG_AXES = {
+    **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"), 1),
+    "Slice": 3, "Squeeze": 1, "Unsqueeze": 1,
+}  # fmt: skip
+"""Operators with axes, to the input that names them where no attribute does; without either, they mean all."""
 
 
 def build(model: ir.Model, algebra: Algebra) -> tuple[Operand, Operand, Head] | str:
@@ -90,19 +110,44 @@ def _is_features(value: ir.Value) -> bool:
 
 def _refusal(node: ir.Node) -> str:
     """Why a node cannot answer a batch (rule 3); empty where it can."""
-    sizes = [g.shape(value) for value in (*node.inputs, *node.outputs) if value is not None and g.constant(value) is None]
     what = f"the head has {node.op_type} ({node.name})"
-    if any(size is None or not size or size[0] != 1 for size in sizes):
+    taken, given = (
+        [g.shape(value) for value in values if value is not None and g.constant(value) is None] for values in (node.inputs, node.outputs)
+    )
+    if any(not size or size[0] != 1 for size in (*taken, *given)):
         return f"{what}, whose values are not of one frame"
-    rank = max(len(size) for size in sizes if size is not None)
-    axes = [node.attributes["axis"].as_int()] if "axis" in node.attributes else list(g.reduced_axes(node) or ())
-    if any(axis % rank == 0 for axis in axes) or ("perm" in node.attributes and node.attributes["perm"].as_ints()[0] != 0):
-        return f"{what}, which works across frames"
-    if node.op_type in ("Gather", "Concat", "Split") and "axis" not in node.attributes:
-        return f"{what}, which works across frames"
-    if "transA" in node.attributes and node.attributes["transA"].as_int():
-        return f"{what}, which works across frames"
+    ranks = [len(size) for size in (*taken, *given) if size is not None]
+    if node.domain not in ("", "ai.onnx") or not _keeps_frames_apart(node, ranks):
+        return f"{what}, which may work across frames"
     return ""
+
+
+def _keeps_frames_apart(node: ir.Node, ranks: Sequence[int]) -> bool:
+    """Whether frames stay what they are along the first axis, for values of these ranks that depend on the frame."""
+    kind, attributes = node.op_type, node.attributes
+    if kind in _BY_ELEMENT:
+        # Otherwise the first axis of one meets another axis of the other.
+        return len(set(ranks)) == 1
+    if kind in _ALONG_AXIS:
+        axis = (attributes["axis"].as_int() if "axis" in attributes else _ALONG_AXIS[kind]) % ranks[0]
+        return axis == 1 if kind == "Flatten" else axis != 0
+    if kind in _ALONG_AXES:
+        axes = _axes(node, _ALONG_AXES[kind])
+        rank = ranks[-1] if kind == "Unsqueeze" else ranks[0]
+        return bool(axes) and all(axis % rank for axis in axes)
+    if kind == "Transpose":
+        return "perm" in attributes and attributes["perm"].as_ints()[0] == 0
+    if kind in ("Gemm", "MatMul") and (g.constant(node.inputs[0]) is not None or (g.constant(node.inputs[1]) is None and min(ranks) < 3)):
+        return False
+    return kind in _BY_FRAME and not (kind == "Gemm" and "transA" in attributes and attributes["transA"].as_int())
+
+
+def _axes(node: ir.Node, place: int) -> tuple[int, ...]:
+    """The axes that a node names; none where they are not constant, or not named."""
+    if "axes" in node.attributes:
+        return tuple(node.attributes["axes"].as_ints())
+    found = g.constant(node.inputs[place]) if len(node.inputs) > place else None
+    return () if found is None else tuple(int(axis) for axis in found.ravel())
 
 
 def _answers(algebra: Algebra, tail: Sequence[ir.Node], features: ir.Value, masked: Operand, logits: ir.Value) -> ir.Value:

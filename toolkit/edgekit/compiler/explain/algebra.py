@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.compiler import graph as g
-from edgekit.compiler.explain.head import PREFIX
+from edgekit.compiler.explain.head import PREFIX, UnknownHeadError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -222,13 +222,13 @@ def shape_of(operand: Operand) -> Shape:
     """The static shape of an operand.
 
     Raises:
-        ValueError: It has none; whoever builds a head looks before.
+        UnknownHeadError: It has none.
     """
     if isinstance(operand, np.ndarray):
         return operand.shape
     sizes = g.shape(operand)
     if sizes is None:
-        raise ValueError(f"{operand.name} has no static shape")
+        raise UnknownHeadError(f"{operand.name} has no static shape")
     return sizes
 
 

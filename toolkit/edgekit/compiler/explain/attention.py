@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from edgekit.compiler import graph as g
 from edgekit.compiler.explain.algebra import Operand, shape_of
-from edgekit.compiler.explain.backward import RESHAPING, Reverse, Spot, UnknownHeadError
+from edgekit.compiler.explain.backward import RESHAPING, Reverse, Spot
+from edgekit.compiler.explain.head import UnknownHeadError
 from edgekit.compiler.explain.pooling import ancestors, grid_of
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def map_of_attention(reverse: Reverse, node: ir.Node, attention: Attention) -> t
         products = algebra.multiply(algebra.matmul(query, keys), np.array(attention.scale))
         scores = products
         if attention.bias is not None:
-            spread = np.broadcast_to(attention.bias, (1, heads, tokens, tokens))[0]
+            spread = _spread(attention.bias, (heads, tokens, tokens))
             scores = algebra.add(scores, spread[:, spot.token : spot.token + 1])
         row = algebra.softmax(scores)
         by_value = algebra.matmul(u, algebra.turn(values))
@@ -213,6 +214,16 @@ def _sizes(node: ir.Node, attention: Attention) -> tuple[int, int, int]:
     if any(math.prod(sizes) != heads * tokens * size for sizes in (queries, keys, values)):
         raise UnknownHeadError("the last attention's queries, keys and values differ in size")
     return heads, tokens, size
+
+
+def _spread(bias: NDArray[np.float64], sizes: tuple[int, ...]) -> NDArray[np.float64]:
+    """What is added to the scores, for every score."""
+    while bias.ndim > len(sizes) and len(bias) == 1:
+        bias = bias[0]
+    try:
+        return np.broadcast_to(bias, sizes)
+    except ValueError:
+        raise UnknownHeadError("the last attention's scores have a bias of another shape") from None
 
 
 def _narrow(bias: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -30,13 +30,10 @@ from numpy.typing import NDArray
 from edgekit.compiler import graph as g
 from edgekit.compiler.explain import activations
 from edgekit.compiler.explain.algebra import Algebra, Operand
+from edgekit.compiler.explain.head import UnknownHeadError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-
-class UnknownHeadError(Exception):
-    """Why there is no map: what was found in the head that no rule is known for. Never leaves this folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +44,6 @@ class Spot:
     token: int
 
 
-Where = "Spot | None"
-
-
 class Reverse:
     """The pass.
 
@@ -57,7 +51,6 @@ class Reverse:
         algebra: Where the nodes go.
         outputs: Number of logits.
         offset: (1, outputs).
-        frozen: Whether a divisor is held fixed that depends on the features.
         first_order: Whether an operator was passed that is not linear, even with everything held fixed.
     """
 
@@ -66,7 +59,6 @@ class Reverse:
         self.outputs = outputs
         self.freeze = freeze
         self.offset: Operand = np.zeros((1, outputs))
-        self.frozen = False
         self.first_order = False
         self._gradients: dict[ir.Value, dict[Spot | None, Operand]] = {logits: {None: np.eye(outputs)}}
         self._vectors: dict[tuple[ir.Value, Spot | None], Operand] = {}
@@ -266,7 +258,6 @@ def _layer_norm(reverse: Reverse, node: ir.Node, spot: Spot | None, gradient: Op
     inner = algebra.subtract(scaled, algebra.mean(scaled, [1]))
     reverse.add_offset(gradient, shift)
     if reverse.freeze:
-        reverse.frozen = True
         reverse.give(value, spot, algebra.divide(inner, sigma))
         return
     reverse.first_order = True

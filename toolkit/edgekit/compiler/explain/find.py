@@ -30,8 +30,8 @@ from edgekit.compiler import graph as g
 from edgekit.compiler.explain import attention as att
 from edgekit.compiler.explain import masking, pooling
 from edgekit.compiler.explain.algebra import Algebra, Operand, shape_of
-from edgekit.compiler.explain.backward import Reverse, UnknownHeadError
-from edgekit.compiler.explain.head import CAM, LOGITS, OFFSET, PREFIX, Head
+from edgekit.compiler.explain.backward import Reverse
+from edgekit.compiler.explain.head import CAM, LOGITS, OFFSET, PREFIX, Head, UnknownHeadError, free_prefix
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -59,7 +59,10 @@ def explain(model: ir.Model, choice: MapChoice = "auto") -> Head | str:
     except UnknownHeadError as error:
         if choice != "masking":
             return f'{error}; [explain] map = "masking" makes one by masking the features one position at a time'
-    return _explain_by_masking(model)
+    try:
+        return _explain_by_masking(model)
+    except UnknownHeadError as error:
+        return str(error)
 
 
 def _explain_by_masking(model: ir.Model) -> Head | str:
@@ -201,16 +204,22 @@ def _title(found: _Found) -> str:
 
 
 def _attach(model: ir.Model, algebra: Algebra, results: Sequence[Operand]) -> None:
-    """Makes logits, map and offset the graph's outputs."""
+    """Makes logits, map and offset the graph's outputs.
+
+    Raises:
+        UnknownHeadError: One is known already; the graph is unchanged.
+    """
     import onnx_ir as ir
 
+    known = [operand for operand in results if not isinstance(operand, np.ndarray)]
+    if len(known) < len(results):
+        raise UnknownHeadError("the logits do not depend on the frame")
     graph = model.graph
+    free_prefix(model)
     nodes = algebra.emit()
     made = {value for node in nodes for value in node.outputs}
     outputs = []
-    for name, operand in zip((LOGITS, CAM, OFFSET), results, strict=False):
-        if isinstance(operand, np.ndarray):
-            raise UnknownHeadError("the logits do not depend on the frame")
+    for name, operand in zip((LOGITS, CAM, OFFSET), known, strict=False):
         value = operand
         if (value not in made and name != LOGITS) or value in outputs:
             # The features themselves are the map.

@@ -20,6 +20,10 @@ LOGITS, CAM, OFFSET = OUTPUT_NAMES
 PREFIX = "cam_head/"
 
 
+class UnknownHeadError(Exception):
+    """Why there is no map: what was found in the head that no rule is known for. Never leaves this folder."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
     """A head that explains itself.
@@ -44,6 +48,17 @@ class Head:
 def in_head(node: ir.Node) -> bool:
     """Whether a node belongs to the head (rule 1)."""
     return str(node.name).startswith(PREFIX)
+
+
+def free_prefix(model: ir.Model) -> None:
+    """Renames nodes and values of the model's own that are named like the head's (rule 1)."""
+    for node in model.graph:
+        if in_head(node):
+            node.name = f"model/{node.name}"
+    values = [*model.graph.inputs, *model.graph.initializers.values(), *(value for node in model.graph for value in node.outputs)]
+    for value in values:
+        if str(value.name).startswith(PREFIX):
+            value.name = f"model/{value.name}"
 
 
 def boundary(model: ir.Model) -> frozenset[str]:

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from edgekit.compiler import graph as g
 from edgekit.compiler.explain.algebra import Algebra, Operand, shape_of
-from edgekit.compiler.explain.backward import RESHAPING, Reverse, UnknownHeadError
+from edgekit.compiler.explain.backward import RESHAPING, Reverse
+from edgekit.compiler.explain.head import UnknownHeadError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -98,7 +99,9 @@ def _pooled_axes(node: ir.Node, sizes: tuple[int, ...] | None) -> list[int] | No
     if node.op_type.startswith("Global"):
         return list(range(2, len(sizes)))
     kernel, pads = node.attributes.get("kernel_shape"), node.attributes.get("pads")
-    covers = kernel is not None and tuple(kernel.as_ints()) == sizes[2:]
+    made = g.shape(node.outputs[0])
+    # Padded by `auto_pad`, a kernel as large as the map leaves positions.
+    covers = kernel is not None and tuple(kernel.as_ints()) == sizes[2:] and made is not None and math.prod(made[2:]) == 1
     return list(range(2, len(sizes))) if covers and (pads is None or not any(pads.as_ints())) else None
 
 

@@ -1,4 +1,4 @@
-"""The explain stage on real architectures: the same logits, and a map that is W · features."""
+"""The explain stage on real architectures: the same logits, and a map that is W · features where the head is linear, gradient · features elsewhere."""
 # ruff: noqa: TID253 - the tests of what loads torch load torch
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from network_builders import create, frames, input_spec, run_onnx, settle
 from edgekit.compiler.load.source import normalize
 from edgekit.compiler.load.torch_model import TorchModel
 from edgekit.compiler.progress import Silent
+from edgekit.compiler.stages import explain as stage
 from edgekit.compiler.stages.explain import ExplainStage
 from edgekit.compiler.stages.load import FloatGraph
 from edgekit.compiler.workspace import file_digest
@@ -61,22 +62,52 @@ WITH_MAP = {
 
 
 class SmallVgg(torch.nn.Module):
-    """Its head sees every position by itself, so no map is exact."""
+    """Its head sees every position by itself."""
 
     def __init__(self):
         super().__init__()
         self.features = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.MaxPool2d(16))
         self.head = torch.nn.Sequential(torch.nn.Linear(4 * 4 * 6, 8), torch.nn.ReLU(), torch.nn.Dropout(), torch.nn.Linear(8, LABELS))
 
+    def forward_features(self, x):
+        return self.features(x)
+
+    def forward_head(self, features):
+        return self.head(features.flatten(1))
+
     def forward(self, x):
-        return self.head(self.features(x).flatten(1))
+        return self.forward_head(self.forward_features(x))
 
 
-WITHOUT_MAP = {
-    "mobilenetv3_small_050": (lambda: create("timm:mobilenetv3_small_050", LABELS), "not a spatial mean but HardSwish"),
-    "test_convnext": (lambda: create("timm:test_convnext", LABELS), "not a spatial mean but LayerNormalization"),
-    "test_vit": (lambda: create("timm:test_vit", LABELS, img_size=SPEC.size), "not a spatial mean but "),
-    "vgg": (SmallVgg, "not a spatial mean but Relu"),
+class GeneralizedMean(SmallVgg):
+    """Its exponent is learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.power = torch.nn.Parameter(torch.tensor([2.5]))
+        self.last = torch.nn.Linear(4, LABELS)
+
+    def forward_head(self, features):
+        return self.last(features.clamp(min=1e-6).pow(self.power).mean((2, 3)).pow(1 / self.power))
+
+
+class NormPooled(SmallVgg):
+    """Its pooling is one that no rule is known for."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = torch.nn.Linear(4, LABELS)
+
+    def forward_head(self, features):
+        return self.last(features.logsumexp((2, 3)))
+
+
+# Name to how it is built and the kind of its map; without a normalization whose divisor is held the map is the true gradient's.
+BY_GRADIENT = {
+    "mobilenetv3_small_050": (lambda: create("timm:mobilenetv3_small_050", LABELS), "gradient"),
+    "resnet-mean-and-max": (lambda: create("timm:resnet10t", LABELS, global_pool="catavgmax"), "complete"),
+    "generalized-mean": (GeneralizedMean, "complete"),
+    "vgg": (SmallVgg, "complete"),
 }
 
 
@@ -85,13 +116,13 @@ def network(build):
     return settle(build())
 
 
-def explained(net, folder, spec=SPEC, *, cam=True):
+def explained(net, folder, spec=SPEC, *, choice="auto"):
     """The float graph and what the explain stage makes of it."""
     path = folder / "float.onnx"
     TorchModel(net, spec, labels=LABELS, binary=False).export(path)
-    stage = ExplainStage(graph=FloatGraph(path=path, sha256=file_digest(path), notes=()), input=spec, cam=cam)
-    stage.apply(folder, Silent())
-    return path, stage.ensures(folder)
+    step = ExplainStage(graph=FloatGraph(path=path, sha256=file_digest(path), notes=()), input=spec, map=choice)
+    step.apply(folder, Silent())
+    return path, step.ensures(folder)
 
 
 def close(found, expected, tolerance=1e-5):
@@ -126,36 +157,111 @@ def test_the_map_is_the_weighted_features_and_its_mean_the_logit(name, tmp_path)
     assert graph.reason == ""
 
 
-@pytest.mark.parametrize(("build", "reason"), WITHOUT_MAP.values(), ids=WITHOUT_MAP)
-def test_an_architecture_without_a_map_compiles_and_says_why(build, reason, tmp_path):
-    """One output, of the same name, with the same logits."""
+def answers(graph, tensors):
+    """Logits, map and what is added to its mean, of an explained graph."""
+    logits, maps, *offset = run_onnx(graph.path, tensors)
+    return logits, maps, offset[0] if offset else np.array(graph.bias, dtype=np.float32)
+
+
+@pytest.mark.parametrize(("build", "kind"), BY_GRADIENT.values(), ids=BY_GRADIENT)
+def test_the_map_is_autograds_gradient_times_features(build, kind, tmp_path):
+    """From the device's uint8 frame on, for every logit, in float64; map and rest add up to it."""
     net = network(build)
+    _, graph = explained(net, tmp_path)
+    tensors = frames(SPEC, count=1)
+    logits, maps, added = answers(graph, tensors)
+    net.double()
+    features = net.forward_features(torch.from_numpy(normalize(tensors, SPEC)).double())
+    own = net.forward_head(features)
+    slopes = [torch.autograd.grad(own[0, index], features, retain_graph=True)[0] for index in range(LABELS)]
+    expected = torch.stack([(slope * features).sum(dim=1)[0] for slope in slopes]).detach().numpy() * graph.rows * graph.columns
+    assert graph.kind == kind
+    close(maps[0], expected, ACROSS_FRAMEWORKS)
+    close(logits, own.detach().numpy(), ACROSS_FRAMEWORKS)
+    close(maps.mean(axis=(2, 3)) + added, logits)
+
+
+def test_a_normalization_behind_the_mean_leaves_a_map_that_adds_up(tmp_path):
+    """ConvNeXt: the divisor is held, so that mean and constant bias give the logit; the true gradient's map would have a mean of 0."""
+    net = network(lambda: create("timm:test_convnext", LABELS))
+    _, graph = explained(net, tmp_path)
+    tensors = frames(SPEC, count=1)
+    logits, maps, added = answers(graph, tensors)
+    with torch.inference_mode():
+        features = net.forward_features(torch.from_numpy(normalize(tensors, SPEC))).double()
+        norm, last = net.head.norm, net.head.fc
+        pooled = features.mean((2, 3))
+        sigma = (pooled.var(unbiased=False) + norm.eps).sqrt()
+        scaled = last.weight.double() * norm.weight.double()
+        expected = torch.einsum("kc,ncrq->nkrq", (scaled - scaled.mean(dim=1, keepdim=True)) / sigma, features).numpy()
+    assert graph.kind == "complete"
+    assert graph.bias == pytest.approx((last.weight @ norm.bias + last.bias).tolist(), abs=1e-6)
+    close(maps, expected, ACROSS_FRAMEWORKS)
+    close(maps.mean(axis=(2, 3)) + added, logits)
+
+
+def test_an_architecture_without_a_map_compiles_and_says_why(tmp_path):
+    """One output, of the same name, with the same logits; and what would give a map."""
+    net = network(NormPooled)
     _, graph = explained(net, tmp_path)
     tensors = frames(SPEC, count=1)
     (logits,) = run_onnx(graph.path, tensors)
     with torch.inference_mode():
         close(logits, net(torch.from_numpy(normalize(tensors, SPEC))).numpy(), ACROSS_FRAMEWORKS)
     assert not graph.has_map
-    assert graph.bias == ()
-    assert reason in graph.reason
+    assert (graph.bias, graph.kind, graph.multiplications) == ((), "", 0)
+    assert "which no rule is known for" in graph.reason
+    assert 'map = "masking"' in graph.reason
+
+
+def test_what_has_no_map_of_its_own_is_masked_where_the_recipe_asks(tmp_path):
+    """The network's own head gives the logits; each position of the map is what that head says to it alone."""
+    net = network(NormPooled)
+    _, graph = explained(net, tmp_path, choice="masking")
+    tensors = frames(SPEC, count=1)
+    logits, maps, added = answers(graph, tensors)
+    with torch.inference_mode():
+        features = net.forward_features(torch.from_numpy(normalize(tensors, SPEC)))
+        own, none, expected = net.forward_head(features), net.forward_head(0 * features), np.zeros(maps.shape)
+        for row, column in np.ndindex(maps.shape[2:]):
+            alone = torch.zeros_like(features)
+            alone[:, :, row, column] = features[:, :, row, column]
+            expected[..., row, column] = (net.forward_head(alone) - none).numpy() * graph.rows * graph.columns
+    assert graph.kind == "masking"
+    close(maps, expected, ACROSS_FRAMEWORKS)
+    close(logits, own.numpy(), ACROSS_FRAMEWORKS)
+    close(maps.mean(axis=(2, 3)) + added, logits)
 
 
 def test_the_plain_classifier_has_no_map(tmp_path):
     """For comparison, the branch can be left out."""
-    _, graph = explained(network(WITH_MAP["squeezenet1_1"].build), tmp_path, cam=False)
+    _, graph = explained(network(WITH_MAP["squeezenet1_1"].build), tmp_path, choice="none")
     assert len(run_onnx(graph.path, frames(SPEC, count=1))) == 1
     assert not graph.has_map
 
 
-def test_progress_is_told_that_there_is_no_map(tmp_path):
-    """The user learns it while compiling, not on the device."""
+def notes_of(net, folder, choice="auto"):
     notes = []
 
     class Told(Silent):
         def note(self, text):
             notes.append(text)
 
-    path = tmp_path / "float.onnx"
-    TorchModel(network(SmallVgg), SPEC, labels=LABELS, binary=False).export(path)
-    ExplainStage(graph=FloatGraph(path=path, sha256="", notes=()), input=SPEC).apply(tmp_path, Told())
-    assert notes == ["no class activation map: the classifier's input is not a spatial mean but Relu"]
+    path = folder / "float.onnx"
+    TorchModel(net, SPEC, labels=LABELS, binary=False).export(path)
+    ExplainStage(graph=FloatGraph(path=path, sha256="", notes=()), input=SPEC, map=choice).apply(folder, Told())
+    return notes
+
+
+def test_progress_is_told_that_there_is_no_map(tmp_path):
+    """The user learns it while compiling, not on the device."""
+    (note,) = notes_of(network(NormPooled), tmp_path)
+    assert note.startswith("no class activation map: the head has the operator ")
+
+
+def test_progress_is_told_what_a_dear_map_costs(tmp_path, monkeypatch):
+    """In millions of multiplications a frame; a cheap one costs no words."""
+    assert notes_of(network(NormPooled), tmp_path, "masking") == []
+    monkeypatch.setattr(stage, "_WORTH_A_NOTE", 300)
+    (note,) = notes_of(network(NormPooled), tmp_path, "masking")
+    assert note == "the class activation map (masking) costs 0 million multiplications a frame"

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir  # noqa: TID253 - the passes are written against it
 import pytest
 from network_builders import SIDE, onnx_model, run_onnx, write_onnx
-from onnx import TensorProto, helper, numpy_helper  # noqa: TID253
+from onnx import TensorProto, checker, helper, numpy_helper  # noqa: TID253
 
 from edgekit.compiler import graph as g
 from edgekit.compiler.explain.find import explain
@@ -185,6 +185,49 @@ def test_a_value_of_the_users_may_have_edgekits_names(tmp_path, name):
     logits, _ = run_onnx(ir.to_proto(graph).SerializeToString(), frames)
     assert logits == pytest.approx(run_onnx(before, frames.astype(np.float32).transpose(0, 3, 1, 2))[0], rel=1e-4, abs=1e-2)
     assert [value.name for value in (*graph.graph.inputs, *graph.graph.outputs)] == ["frame", "logits", "cam"]
+
+
+@pytest.mark.parametrize("old", ["k", "w", "c", "r"])
+def test_a_model_may_name_its_own_parts_like_the_head(tmp_path, old):
+    """What is named like the head stays float, so the model's own gets another name; no name stands for two things."""
+    model = backbone(*FLAT, GEMM, initializers=LINEAR)
+    new = f"{PREFIX}{'conv_0' if old in 'cr' else 'constant_0'}"
+    for part in model.graph.node:
+        part.input[:] = [new if value == old else value for value in part.input]
+        part.output[:] = [new if value == old else value for value in part.output]
+        part.name = f"{PREFIX}own_{part.op_type}"
+    for tensor in model.graph.initializer:
+        tensor.name = new if tensor.name == old else tensor.name
+    graph, before = loaded(tmp_path, model)
+    assert not isinstance(explain(graph), str)
+    proto = ir.to_proto(graph)
+    checker.check_model(proto, full_check=True)
+    assert run_onnx(proto.SerializeToString(), FRAME)[0] == pytest.approx(run_onnx(before, FRAME)[0], abs=1e-4)
+    assert [part.op_type for part in graph.graph if not in_head(part)] == ["Conv", "Relu"]
+
+
+def test_a_padded_pooling_as_large_as_the_map_leaves_positions(tmp_path):
+    """With `auto_pad` its result is as large as what it reads, so it is not the mean that the head reads."""
+    tail = [
+        node("AveragePool", ["r"], ["p"], kernel_shape=[SIDE, SIDE], auto_pad="SAME_UPPER"),
+        node("GlobalMaxPool", ["p"], ["g"]),
+        node("Flatten", ["g"], ["f"]),
+        GEMM,
+    ]
+    model, before = loaded(tmp_path, backbone(*tail, initializers=LINEAR))
+    found = explain(model)
+    assert (found.kind, found.rows, found.columns) == ("complete", SIDE, SIDE)
+    assert run_onnx(ir.to_proto(model).SerializeToString(), FRAME)[0] == pytest.approx(run_onnx(before, FRAME)[0], abs=1e-4)
+
+
+def test_logits_that_do_not_depend_on_the_frame_have_no_map(tmp_path):
+    """As of a last layer that is still all zeros; the graph stays as it was."""
+    zeros = constants(none=np.zeros((CHANNELS * SIDE * SIDE, 3), dtype=np.float32), b=BIAS)
+    tail = [node("Flatten", ["r"], ["f"]), node("Gemm", ["f", "none", "b"], ["y"])]
+    model, _ = loaded(tmp_path, backbone(*tail, initializers=zeros))
+    before = ir.to_proto(model).SerializeToString(deterministic=True)
+    assert str(explain(model)).startswith("the logits do not depend on the frame")
+    assert ir.to_proto(model).SerializeToString(deterministic=True) == before
 
 
 def test_an_attached_head_leaves_nothing_behind(tmp_path):

@@ -63,6 +63,9 @@ class Algebra:
     def power(self, a: Operand, exponent: float) -> Operand:
         return self._pair("Pow", np.power, a, np.array(exponent))
 
+    def at_least(self, a: Operand, least: float) -> Operand:
+        return self._pair("Max", np.maximum, a, np.array(least))
+
     def matmul(self, a: Operand, b: Operand) -> Operand:
         """The product of matrices, or of stacks of them."""
         if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
@@ -117,6 +120,9 @@ class Algebra:
 
     def mean(self, a: Operand, axes: Sequence[int], *, keep: bool = True) -> Operand:
         return self._reduce("ReduceMean", np.mean, a, axes, keep=keep)
+
+    def largest(self, a: Operand, axes: Sequence[int]) -> Operand:
+        return self._reduce("ReduceMax", np.max, a, axes, keep=True)
 
     def sum(self, a: Operand, axes: Sequence[int], *, keep: bool = True) -> Operand:
         return self._reduce("ReduceSum", np.sum, a, axes, keep=keep)

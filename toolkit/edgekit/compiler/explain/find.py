@@ -147,7 +147,7 @@ def _maps_of(reverse: Reverse, node: ir.Node, gradient: Operand, found: _Found) 
     algebra = reverse.algebra
     root = pooling.generalized_mean(node)
     if root is not None:
-        found.maps.append(pooling.map_of_generalized_mean(reverse, node, root[0], root[1], gradient))
+        found.maps.append(pooling.map_of_generalized_mean(algebra, root[0], root[1], gradient))
         return True
     pool = pooling.pool_of(node)
     if pool is not None and pool.features.positions == 1:
@@ -156,7 +156,7 @@ def _maps_of(reverse: Reverse, node: ir.Node, gradient: Operand, found: _Found) 
     if pool is not None:
         taken = pooling.map_of_mean(algebra, pool.features, gradient)
         if pool.maximum:
-            taken = pooling.map_of_maximum(algebra, pool.features, gradient, node.outputs[0])
+            taken = pooling.map_of_maximum(algebra, pool.features, gradient)
         found.maps.append(taken)
         return True
     layer = pooling.whole_convolution(node)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from edgekit.compiler import graph as g
 from edgekit.compiler.explain.algebra import Algebra, Operand, shape_of
-from edgekit.compiler.explain.backward import RESHAPING, Reverse
+from edgekit.compiler.explain.backward import RESHAPING
 from edgekit.compiler.explain.head import UnknownHeadError
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _MEANS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})
 _MAXIMA = frozenset({"GlobalMaxPool", "MaxPool", "ReduceMax"})
+_LEAST_MEAN = 1e-30
+"""Of powers: float32 holds it and its inverse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +207,9 @@ def map_of_mean(algebra: Algebra, features: Features, gradient: Operand) -> Oper
     return algebra.reshape(product, (1, outputs, features.rows, features.columns))
 
 
-def map_of_maximum(algebra: Algebra, features: Features, gradient: Operand, largest: ir.Value) -> Operand:
-    """The same of the positions that are the maximum."""
-    spread = [1 if axis in features.position_axes else size for axis, size in enumerate(shape_of(features.value))]
-    found = algebra.equal(features.value, algebra.reshape(largest, spread))
+def map_of_maximum(algebra: Algebra, features: Features, gradient: Operand) -> Operand:
+    """The same of the positions that are the maximum, of the very features that the map reads: the network's own maximum may be rounded otherwise."""
+    found = algebra.equal(features.value, algebra.largest(features.value, features.position_axes))
     ties = algebra.sum(found, features.position_axes)
     shared = algebra.multiply(algebra.divide(algebra.multiply(features.value, found), ties), np.array(float(features.positions)))
     if isinstance(shared, np.ndarray):  # features depend on the frame
@@ -216,10 +217,14 @@ def map_of_maximum(algebra: Algebra, features: Features, gradient: Operand, larg
     return map_of_mean(algebra, Features(shared, features.channel_axis, features.rows, features.columns), gradient)
 
 
-def map_of_generalized_mean(reverse: Reverse, node: ir.Node, pool: Pool, power: float, gradient: Operand) -> Operand:
-    """Σ_c J_kc · z_c^(1−p) · A_cᵖ."""
-    algebra = reverse.algebra
-    return map_of_mean(algebra, pool.features, algebra.multiply(gradient, algebra.power(reverse.vector(node.outputs[0], None), 1 - power)))
+def map_of_generalized_mean(algebra: Algebra, pool: Pool, power: float, gradient: Operand) -> Operand:
+    """Σ_c J_kc · z_c^(1−p) · A_cᵖ, with z_c^(1−p) = (mean A_cᵖ)^((1−p)/p) of the very features that the map reads.
+
+    The network's own z may be rounded, to 0 even, where its features are not: the map would be anything. A mean of 0 is held above it: 0 · ∞ is no number.
+    """
+    mean = algebra.at_least(algebra.mean(pool.features.value, pool.features.position_axes), _LEAST_MEAN)
+    factor = algebra.reshape(algebra.power(mean, (1 - power) / power), (1, shape_of(gradient)[1]))
+    return map_of_mean(algebra, pool.features, algebra.multiply(gradient, factor))
 
 
 def map_of_flattened(algebra: Algebra, features: Features, gradient: Operand) -> Operand:

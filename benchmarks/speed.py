@@ -161,7 +161,14 @@ def plain_artefact(prepared: Prepared, workspace: Workspace) -> Artefact:
     graph = workspace.run(ExplainStage(graph=prepared.graph, input=prepared.recipe.input, map="none"), label="plain")
     frames = prepared.calibration
     return workspace.run(
-        QuantizeStage(graph=graph, rung="ptq", calibration=frames.tensors, calibration_sha256=frames.sha256), label="plain"
+        QuantizeStage(
+            graph=graph,
+            rung="ptq",
+            calibration=frames.tensors,
+            calibration_sha256=frames.sha256,
+            half_weights=load_target(TARGET).int8_saturates,
+        ),
+        label="plain",
     )
 
 

@@ -11,11 +11,11 @@ from device_bundles import FAULTS, SETTINGS, frame, write_device_bundle
 from fake_engines import FakeEngine
 
 import edgekit
-from edgekit.bundle.manifest import EngineSpec, Gate, GoldenSpec
+from edgekit.bundle.manifest import CamSpec, EngineSpec, Gate, GoldenSpec
 from edgekit.bundle.reader import open_bundle
 from edgekit.errors import BundleError, EdgekitError, MissingEngineError, TargetError
 from edgekit.runtime import classifier as classifier_module
-from edgekit.runtime.classifier import Classifier, load
+from edgekit.runtime.classifier import Classifier, completeness_residual, load
 from edgekit.runtime.engines import choice
 from edgekit.runtime.engines.base import EngineNotBuiltError, ModelRefusedError
 
@@ -250,6 +250,27 @@ def test_an_engine_that_fails_on_a_frame_gives_way_for_good(path, monkeypatch):
         assert (found.engine, found.engine_notes) == ("other", ("openvino: failed on a frame: the GPU is gone",))
         assert found.probabilities["malignant"] == pytest.approx(1 / (1 + np.exp(-0.5)))
     assert (classifier.engine, classifier.engine_name, first.closed, first.after) == (second, "other", 1, -1)
+
+
+@pytest.mark.parametrize(
+    ("logits", "cam", "offset"),
+    [([[0.0, 2.0]], np.zeros((2, 4, 4)), None), ([0.0, 2.0], np.zeros((2, 4, 4)), np.zeros((2, 2)))],
+    ids=["logits", "offset"],
+)
+def test_outputs_of_other_shapes_than_the_graphs_are_no_answer(logits, cam, offset):
+    """OpenVINO 2026.4.1 was seen to give (3, 3) where its graph says (1, 3)."""
+    with pytest.raises(TargetError, match="which the graph does not have"):
+        FakeEngine(logits, cam, offset=offset).infer(np.zeros((1, 16, 16, 1), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(("offset", "shown"), [([0.5, 1.5], True), ([0.5, 1.4], False), ([0.5, np.nan], False)])
+def test_a_map_adds_up_with_the_frames_own_offset(offset, shown):
+    """Where the manifest has no constant bias, the graph's offset stands for it; a map that does not add up with it is withheld."""
+    spec = CamSpec(rows=4, columns=4, maps=2, kind="gradient", bias=(), tolerance=1e-3, scale=1.0)
+    engine = FakeEngine([1.0, 2.0], np.full((2, 4, 4), 0.5), offset=offset)
+    raw = engine.infer(np.zeros((1, 16, 16, 1), dtype=np.uint8))
+    assert bool((completeness_residual(raw, spec) <= spec.tolerance).all()) is shown
+    assert np.isnan(completeness_residual(dataclasses.replace(raw, offset=None), spec)).all()
 
 
 def test_an_engine_that_fails_stays_where_none_is_left(path, monkeypatch):

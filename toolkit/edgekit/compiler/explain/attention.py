@@ -192,7 +192,7 @@ def map_of_attention(reverse: Reverse, node: ir.Node, attention: Attention) -> t
         patch_keys = algebra.subtract(products, algebra.multiply(by_bias, np.array(attention.scale)))
         parts = algebra.add(patch_values, algebra.multiply(slope, patch_keys))
         total = algebra.add(total, algebra.sum(parts, [0], keep=False))
-        # Over both axes at once: OpenVINO 2026.4 drops the reshape of a column (outputs, 1) to a row before a difference.
+        # Over both axes at once: where a sum's column (outputs, 1) is reshaped to a row, OpenVINO 2026.4.1 drops the reshape, and a difference behind it is (outputs, outputs).
         recomputed = algebra.reshape(algebra.sum(weighted, [0, 2], keep=False), (1, reverse.outputs))
         apart = algebra.add(apart, algebra.subtract(recomputed, _own_answer(reverse, node, spot, gradient)))
     patches = algebra.part(total, 1, tokens - rows * columns, tokens)

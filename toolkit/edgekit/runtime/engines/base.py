@@ -126,6 +126,11 @@ class Engine(ABC):
                 f"the graph takes uint8 {self.input_shape}, not {tensor.dtype} {tensor.shape}", hint="`imaging.preprocess` makes the tensor"
             )
         raw = self._infer(tensor)
+        maps = None if raw.cam is None else raw.cam.shape
+        if raw.logits.ndim != 1 or maps != self.map_shape or (raw.offset is not None and raw.offset.shape != raw.logits.shape):
+            # An engine's optimizer that gets a shape wrong gives what the graph does not say.
+            found = [None if output is None else output.shape for output in (raw.logits, raw.cam, raw.offset)]
+            raise TargetError(f"the engine gives outputs of the shapes {found}, which the graph does not have", hint="report this")
         if not np.isfinite(raw.logits).all():
             raise NotFiniteError(
                 "the model answered with NaN or infinite logits", hint="edgekit verify BUNDLE compares it with its golden frames"

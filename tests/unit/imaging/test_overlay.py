@@ -51,10 +51,10 @@ def evidence(cam, box, shape):
 
 
 def assert_blended(picture, frame, share, colormap, opacity):
-    """The picture is the blend at the level of each pixel's own share, or at one beside it, but for the rounding of two products."""
+    """The picture is the blend at the level of each pixel's own share, or at one of the two on either side, but for the rounding of two products."""
     level = share * 255
     expected = []
-    for near in (-1, 0, 1):
+    for near in (-2, -1, 0, 1, 2):
         shown = np.clip(np.rint(level) + near, 0, 255)
         weight = opacity * shown[..., None] / 255
         expected.append(as_rgb(frame) * (1 - weight) + weight * overlay.colormaps.colors(colormap).astype(float)[shown.astype(int)])
@@ -149,12 +149,31 @@ def test_the_picture_owns_its_pixels(rgb, value):
     assert (frame == before).all()
 
 
-def test_a_grey_frame_and_its_rgb_copy_give_one_picture():
-    """The two ways through the code draw the same, also for frames that are views."""
-    frame = speckled(90, 70)[::2, ::-1]
-    cam = np.random.default_rng(1).normal(0, 2, (7, 7)).astype(np.float32)
-    box = (3.2, 1.7, 61.0, 40.5)
-    assert (render(frame, cam, box=box, scale=1.5) == render(as_rgb(frame), cam, box=box, scale=1.5)).all()
+@pytest.mark.parametrize("columns", [69, 70])
+@pytest.mark.parametrize("colormap", ["inferno", "coolwarm"])
+@pytest.mark.parametrize("peak", [0.2, 2.0, 40.0])
+def test_a_grey_frame_and_its_rgb_copy_give_one_picture(columns, colormap, peak):
+    """The two ways through the code draw the same, for flat maps and steep ones, for odd widths, and for frames that are views."""
+    frame = speckled(180, columns)[::2, ::-1]
+    cam = (np.random.default_rng(1).normal(0, peak, (7, 7))).astype(np.float32)
+    for box in ((3.2, 1.7, 61.0, 80.5), (4.0, 0.0, 60.0, 90.0), whole(frame)):
+        for seen in (frame, np.ascontiguousarray(frame)):
+            pictures = [
+                render(pixels, cam, box=box, scale=1.5, options=OverlayOptions(colormap=colormap)) for pixels in (seen, as_rgb(seen))
+            ]
+            assert (pictures[0] == pictures[1]).all()
+
+
+@pytest.mark.parametrize("rgb", [False, True])
+@pytest.mark.parametrize("share", [0.2, 0.5, 1.0])
+def test_the_mixture_is_in_integers(rgb, share):
+    """Value f and colour C at weight m are (f·(256 − m) >> 8) + (C·m + 255 >> 8), on every machine."""
+    frame = np.resize(np.arange(256, dtype=np.uint8), (256, 6, 3) if rgb else (256, 6))
+    picture = render(frame, np.full((2, 2), share, np.float32), box=whole(frame), scale=1.0, options=OverlayOptions(colormap="viridis"))
+    level = round(share * 255)
+    weight = round(256 * 0.6 * level / 255)
+    colour = colormaps.colors("viridis")[level].astype(int)
+    assert (picture == (as_rgb(frame).astype(int) * (256 - weight) >> 8) + (colour * weight + 255 >> 8)).all()
 
 
 def test_options_change_colour_and_opacity():
@@ -230,9 +249,9 @@ def test_the_map_of_a_resized_and_cropped_frame_lies_where_its_pixels_came_from(
 
 
 @pytest.mark.parametrize("rgb", [False, True])
-@pytest.mark.parametrize("peak", [0.04, 0.3, 3.0])
-def test_rows_that_are_drawn_together_are_off_by_one_level_at_most(rgb, peak):
-    """On a large frame, where neighbouring rows have nearly the same evidence, each pixel is still the blend of its own, and zero is still zero."""
+@pytest.mark.parametrize("peak", [0.04, 0.3, 1.0, 3.0])
+def test_pixels_that_are_looked_up_together_are_off_by_two_levels_at_most(rgb, peak):
+    """On a large frame, where neighbours have nearly the same evidence, each pixel is still the blend of its own, and zero is still zero."""
     frame = speckled(900, 70, rgb=rgb)
     cam = (np.random.default_rng(3).normal(0, 1, (3, 4)) * peak).astype(np.float32)
     value = evidence(cam.astype(float), whole(frame), frame.shape[:2])

@@ -10,6 +10,7 @@ Rules this file keeps:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -22,6 +23,23 @@ Box = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels of the frame, pixel edges, not rounded. It may reach beyond the frame."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Axis:
+    """The rows or the columns of a frame beside those of a map.
+
+    Attributes:
+        pixels: Those with their centre inside the box.
+        lower: intp (pixels,): the cell of the map at or before each.
+        part: float32 (pixels,): the way from it to the next cell, in [0, 1).
+        pitch: Cells of the map from one pixel to the next.
+    """
+
+    pixels: slice
+    lower: NDArray[np.intp]
+    part: NDArray[np.float32]
+    pitch: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
     """A map, placed in a frame: interpolated across already, not yet down.
@@ -30,34 +48,25 @@ class Placed:
         rows: Pixel rows of the frame with their centre inside the box.
         columns: Pixel columns of the frame with their centre inside the box.
         across: float32 (map rows, columns): the map at each pixel column.
-        lower: intp (rows,): the map row at or above each pixel row.
-        part: float32 (rows,): the way from it to the next map row, in [0, 1).
-        pitch: Rows of the map from one pixel row to the next.
+        down: Where each pixel row is in rows of the map.
     """
 
     rows: slice
     columns: slice
     across: NDArray[np.float32]
-    lower: NDArray[np.intp]
-    part: NDArray[np.float32]
-    pitch: float
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of pixels inside."""
-        return len(self.lower), self.across.shape[1]
+    down: Axis
 
     @property
     def is_empty(self) -> bool:
         """No pixel is inside."""
-        return self.across.shape[1] == 0 or len(self.lower) == 0
+        return self.across.shape[1] == 0 or len(self.down.lower) == 0
 
     def values(self) -> NDArray[np.float32]:
         """The map at every pixel inside, float32 (rows, columns)."""
-        above = self.across[self.lower]
-        below = self.across[np.minimum(self.lower + 1, len(self.across) - 1)]
+        above = self.across[self.down.lower]
+        below = self.across[np.minimum(self.down.lower + 1, len(self.across) - 1)]
         below -= above
-        below *= self.part[:, None]
+        below *= self.down.part[:, None]
         below += above
         return below
 
@@ -74,13 +83,16 @@ def place(shape: tuple[int, ...], cam: NDArray[np.float32], box: Box) -> Placed:
         DataError: When the box is not one.
     """
     left, top, right, bottom = box
-    if not (np.isfinite(box).all() and left < right and top < bottom):
+    if not (all(map(math.isfinite, box)) and left < right and top < bottom):
         raise DataError(f"the overlay's box must be (left, top, right, bottom) with left < right and top < bottom, not {box}")
-    rows, lower, down = _axis(top, bottom, shape[0], cam.shape[0])
-    columns, before, part = _axis(left, right, shape[1], cam.shape[1])
-    first = cam[:, before]
-    across = first + (cam[:, np.minimum(before + 1, cam.shape[1] - 1)] - first) * part
-    return Placed(rows=rows, columns=columns, across=across, lower=lower, part=down, pitch=cam.shape[0] / (bottom - top))
+    down = _axis(top, bottom, shape[0], cam.shape[0])
+    along = _axis(left, right, shape[1], cam.shape[1])
+    across = cam.take(along.lower, axis=1)
+    step = cam.take(np.minimum(along.lower + 1, cam.shape[1] - 1), axis=1)
+    step -= across
+    step *= along.part
+    across += step
+    return Placed(rows=down.pixels, columns=along.pixels, across=across, down=down)
 
 
 def check_map(cam: object) -> NDArray[np.floating]:
@@ -112,13 +124,13 @@ def check_scale(scale: float) -> None:
 
 
 @lru_cache(maxsize=8)
-def _axis(low: float, high: float, size: int, cells: int) -> tuple[slice, NDArray[np.intp], NDArray[np.float32]]:
-    """The pixels of one axis whose centre lies in [low, high), the cell at or before each, and the way from it to the next. A camera asks for the same again."""
-    start, stop = (min(max(int(np.ceil(edge - 0.5)), 0), size) for edge in (low, high))
+def _axis(low: float, high: float, size: int, cells: int) -> Axis:
+    """One axis of a box over that many pixels. The frames of one source ask for the same again and again."""
+    start, stop = (min(max(math.ceil(edge - 0.5), 0), size) for edge in (low, high))
     centres = np.arange(start, stop) + 0.5
-    places = ((centres - low) * (cells / (high - low)) - 0.5).astype(np.float32)
-    inside = np.clip(places, 0, cells - 1)
+    pitch = cells / (high - low)
+    inside = np.clip(((centres - low) * pitch - 0.5).astype(np.float32), 0, cells - 1)
     lower = inside.astype(np.intp)
     part = (inside - lower).astype(np.float32)
     lower.flags.writeable = part.flags.writeable = False
-    return slice(start, stop), lower, part
+    return Axis(pixels=slice(start, stop), lower=lower, part=part, pitch=pitch)

@@ -59,7 +59,7 @@ void print_list(const char* name, const Value* values, std::size_t count) {
     std::printf("]");
 }
 
-// Mean and peak of each output's map. mean + cam.bias is the logit; where it is not, within cam.tolerance, the map must not be shown.
+// Mean and peak of each output's map. mean + cam.bias, or + the third output where that is empty, is the logit; where it is not, within cam.tolerance, the map must not be shown.
 void print_maps(const ov::Tensor& cam) {
     const ov::Shape shape = cam.get_shape();
     const std::size_t cells = shape[2] * shape[3];
@@ -116,7 +116,7 @@ void run(int argc, char** argv) {
         print_list("logits", values, logits.get_size());
         std::printf(", ");
         print_list("probabilities", probability.data(), probability.size());
-        if (compiled.outputs().size() == 2) print_maps(request.get_output_tensor(1));  // 1, outputs, rows, columns
+        if (compiled.outputs().size() > 1) print_maps(request.get_output_tensor(1));  // 1, outputs, rows, columns
         std::printf("}\n");
     }
 }

@@ -83,7 +83,8 @@ def main() -> None:
         print("no map:", manifest["cam_reason"])
         return
     maps = results[1][0]  # (outputs, rows, columns), logit units
-    off = np.abs(maps.mean(axis=(1, 2)) + np.float32(cam["bias"]) - raw).max()
+    bias = np.float32(cam["bias"]) if cam["bias"] else results[2][0]
+    off = np.abs(maps.mean(axis=(1, 2)) + bias - raw).max()
     if not off <= cam["tolerance"]:
         print(f"the map does not add up to the logit (off by {off:g}) and must not be shown")
         return

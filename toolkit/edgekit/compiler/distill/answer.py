@@ -1,7 +1,7 @@
 """What a classifier in training answers with: logits, the class activation map behind them, and the features the head pools.
 
 `Explained` wraps any eager classifier. It finds the pooled linear head by watching the classifier run, not by the model's name, and computes the map from
-what it saw; the classifier itself is not changed and does not run twice. Words and rules are those of `explain/pooled_linear.py`, which does the same on
+what it saw; the classifier itself is not changed and does not run twice. What counts is what `explain/find.py` calls pooled-linear on
 ONNX graphs:
 
 1. the output is made by a linear layer: `linear`, or a 1 × 1 convolution on a pooled (1 × 1) map;

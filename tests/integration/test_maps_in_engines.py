@@ -317,7 +317,7 @@ def test_hidden_layers_of_a_head_are_quantized(engine, name, made):
         assert [made_by[value].op_type for value in hidden.input[:2]] == ["DequantizeLinear"] * 2
 
 
-def bundle_of(path, graph, files, cam):
+def bundle_of(path, files, cam):
     """A bundle of these engine files; the golden frames are another model's, which only `verify` asks for."""
     d.write_device_bundle(path, output=d.THREE, more={f"model/openvino.{role}": files[role].read_bytes() for role in ("xml", "bin")})
     written = open_bundle(path)
@@ -359,8 +359,9 @@ def spec_of(graph, **changes):
 def test_a_bundle_of_every_kind_answers_with_a_map(name, graphs, made, tmp_path):
     """Opened and asked as a device does it, quantized: a map a label that adds up, and an overlay."""
     graph = graphs(name)
-    _, artefact = made("openvino", name)
-    with edgekit.load(bundle_of(tmp_path / "a.edgekit", graph, artefact.files, spec_of(graph))) as classifier:
+    dialect, artefact = made("openvino", name)
+    cam = cam_spec(graph, measured(answers(dialect, artefact)))
+    with edgekit.load(bundle_of(tmp_path / "a.edgekit", artefact.files, cam)) as classifier:
         prediction = classifier.predict(TENSORS[0, :, :, 0])
         assert prediction.reason == ""
         assert prediction.cam.shape == (graph.rows, graph.columns)
@@ -385,10 +386,10 @@ def test_a_map_whose_offset_is_not_its_own_is_withheld(name, graphs, tmp_path):
     """The answer stays, and says why there is no map."""
     graph = graphs(name)
     whole = float_files(graph, tmp_path)
-    with edgekit.load(bundle_of(tmp_path / "whole.edgekit", graph, whole, spec_of(graph))) as classifier:
+    with edgekit.load(bundle_of(tmp_path / "whole.edgekit", whole, spec_of(graph))) as classifier:
         expected = classifier.predict(TENSORS[0, :, :, 0])
         assert expected.reason == ""
-    with edgekit.load(bundle_of(tmp_path / "a.edgekit", graph, float_files(graph, tmp_path, tamper), spec_of(graph))) as classifier:
+    with edgekit.load(bundle_of(tmp_path / "a.edgekit", float_files(graph, tmp_path, tamper), spec_of(graph))) as classifier:
         prediction = classifier.predict(TENSORS[0, :, :, 0])
     assert prediction.reason == "the map does not add up to the logit and is withheld (off by 0.5 logit units)"
     assert prediction.cam is None
@@ -406,6 +407,6 @@ LIES = {
 def test_a_manifest_that_says_another_map_than_the_graphs_is_refused(name, changes, message, graphs, tmp_path):
     """Before a frame is answered: the check of every frame would compare with the wrong thing."""
     graph = graphs(name)
-    path = bundle_of(tmp_path / "a.edgekit", graph, float_files(graph, tmp_path), spec_of(graph, **changes))
+    path = bundle_of(tmp_path / "a.edgekit", float_files(graph, tmp_path), spec_of(graph, **changes))
     with pytest.raises(BundleError, match=message):
         edgekit.load(path)

@@ -4,7 +4,7 @@
     PYTHONPATH=DIR python benchmarks/overlay.py
 
 Both draw the same map over the same frame and give uint8 RGB. OpenCV's result is simpler: its colours cover frames without evidence too, which is what edgekit
-refuses to do; its map is resized in 256 levels. edgekit runs in one thread. OpenCV runs with its default threads and with one.
+refuses to do; its map is resized in 256 levels. edgekit always runs in one thread. OpenCV runs with its default threads and with one.
 
 The ratio is of medians: against one thread, of the thread's processor time, which a busy machine disturbs less; against several, of the wall clock. Calls alternate.
 """

@@ -8,7 +8,7 @@ Rules this file keeps:
    little take the level of their middle, which is less than two levels from each one's own. Levels that such a group could show where a
    pixel has no evidence are not drawn, so that a pixel without evidence is the frame's.
 3. Every value is computed from its own row and column, not from the block it is in: bytes do not depend on block sizes, runs or threads.
-4. Where nothing is to be drawn, pixels are copied and nothing is computed. Intermediate values are kept in the processor's cache.
+4. Where nothing is to be drawn, pixels are copied and nothing is computed. Intermediate values are small enough for the processor's cache.
 
 Two pixels are 6 bytes, which is three 16-bit words: R G, B R, G B. A level is one look-up of four words, these three and the weight. The rest is
 arithmetic on words of two bytes, which numpy does many at a time; single bytes, three apart, it moves one by one.
@@ -34,8 +34,8 @@ LEVELS = 256
 MAX_LEVEL = 2.0**20
 """Some 4000 times full colour: beyond it, float32 could not tell a level from the next when it interpolates."""
 
-_BLOCK_PIXELS = 160_000
-"""Pixels worked on at once, at some 10 bytes each."""
+_BLOCK_PIXELS = 320_000
+"""Pixels worked on at once, at some 15 bytes each: with more, each step goes through main memory; with fewer, numpy's calls cost more than what they do."""
 
 _MOST_LEVELS_APART = 1.96
 """Of a pixel's own evidence and the middle of the group it is looked up with (rule 2); the rest to two is for float32's rounding."""
@@ -45,7 +45,7 @@ _MOST_ROWS_TOGETHER = 16
 _A, _B = "a", "b"
 """Rooms in which one step after the other puts what only the next one needs, so that less memory is gone through."""
 
-# A level is cut off after one half was added, so nothing under one is drawn; the rest is for float32's rounding between two rows.
+# Levels are rounded to the nearest, so nothing under one half is drawn; the rest is for float32's rounding between two rows.
 _DRAWN = 0.49
 
 
@@ -246,7 +246,7 @@ def _grey(frame: NDArray[np.uint8], found: NDArray[np.uint64], picture: NDArray[
     in_groups = out.reshape(groups, together, half, 3).swapaxes(0, 1)
     for word in range(3):
         _colour(found, word, plus)
-        _add(_word(pairs, word, mixed), plus, mixed)
+        np.add(_word(pairs, word, mixed).reshape(together, -1), plus.reshape(1, -1), out=mixed.reshape(together, -1))
         np.copyto(in_groups[..., word], mixed)
     _give_back(out, picture)
 
@@ -265,8 +265,9 @@ def _rgb(frame: NDArray[np.uint8], found: NDArray[np.uint64], picture: NDArray[n
     np.copyto(weight[..., 2], weights[-1])
     rest = scratch.room("rest", np.uint8, together, groups, 6 * half)
     _weigh(frame.reshape(rows, 3 * columns), weight.view(np.uint16).reshape(groups, 6 * half), rest, scratch)
-    _add(rest, plus.view(np.uint8).reshape(groups, 6 * half), rest)
-    np.copyto(picture.reshape(groups, together, 3 * columns).swapaxes(0, 1), rest[..., : 3 * columns])
+    added = plus.view(np.uint8).reshape(1, groups, 6 * half)
+    out = picture.reshape(groups, together, 3 * columns).swapaxes(0, 1)
+    np.add(rest[..., : 3 * columns], added[..., : 3 * columns], out=out)
 
 
 def _weigh(values: NDArray[np.uint8], weight: NDArray[np.uint16], rest: NDArray[np.uint8], scratch: _Scratch) -> None:
@@ -286,12 +287,6 @@ def _weigh(values: NDArray[np.uint8], weight: NDArray[np.uint16], rest: NDArray[
     np.multiply(flat, weight.reshape(1, -1), out=flat)
     np.right_shift(flat, 8, out=flat)
     np.copyto(rest, product, casting="unsafe")
-
-
-def _add(values: NDArray[Any], plus: NDArray[Any], out: NDArray[Any]) -> None:
-    """What each group adds to its rows: `values` and `out` are (rows of a group, groups, any), `plus` is (groups, any)."""
-    together = len(values)
-    np.add(values.reshape(together, -1), plus.reshape(1, -1), out=out.reshape(together, -1))
 
 
 def _word(grey: NDArray[np.uint16], word: int, out: NDArray[np.uint16]) -> NDArray[np.uint16]:

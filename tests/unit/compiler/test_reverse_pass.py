@@ -202,6 +202,16 @@ def test_the_map_is_gradient_times_features(kind, name, nodes, initializers):
     assert maps.mean(axis=(2, 3)) + added == pytest.approx(logits, rel=1e-5, abs=1e-5)
 
 
+@pytest.mark.parametrize("root", ["Sqrt", ("Pow", "half")])
+def test_a_root_of_nothing_does_not_cost_the_answer(root):
+    """It is infinitely steep there; the logits, which are computed from the map, stay what they were."""
+    nodes, initializers = hidden("Relu", root, half=np.array(0.5))
+    _, before, (logits, maps, offset) = explained(nodes, {**initializers, "b1": np.full(5, -100.0)})
+    assert logits == pytest.approx(before, abs=1e-5)
+    assert np.isfinite(maps).all()
+    assert np.isfinite(offset).all()
+
+
 # What a hard sigmoid starts from, and what a cut-off activation has reached, are biases too.
 @pytest.mark.parametrize("name", sorted(COMPLETE.keys() - {"hard-sigmoid", "relu-6"}))
 def test_a_complete_map_leaves_out_nothing_but_biases(name):

@@ -19,6 +19,9 @@ from edgekit.compiler.explain.algebra import Algebra, Operand
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_LEAST_ROOT = 1e-3
+"""A root is infinitely steep at 0: the slope is that of the nearest root of this size, so that map and offset stay numbers that add up."""
+
 Slope = Callable[[Algebra, "ir.Node", Operand, Operand], Operand]
 
 
@@ -121,11 +124,12 @@ def _power(algebra: Algebra, node: ir.Node, x: Operand, _: Operand) -> Operand:
     if exponent is None or exponent.size != 1:
         raise ValueError("its exponent is not one constant")
     power = float(exponent.item())
-    return algebra.multiply(algebra.power(x, power - 1), _number(power))
+    base = algebra.at_least(x, _LEAST_ROOT**2) if 0 < power < 1 else x
+    return algebra.multiply(algebra.power(base, power - 1), _number(power))
 
 
 def _square_root(algebra: Algebra, _: ir.Node, __: Operand, y: Operand) -> Operand:
-    return algebra.divide(_number(0.5), y)
+    return algebra.divide(_number(0.5), algebra.at_least(y, _LEAST_ROOT))
 
 
 def _softplus(algebra: Algebra, _: ir.Node, x: Operand, __: Operand) -> Operand:

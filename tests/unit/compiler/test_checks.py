@@ -182,7 +182,7 @@ def test_maps_of_two_sizes_are_compared_at_the_smaller():
 
 def recipe(*settings):
     given = ("model.weights=w", "data.manifest=m", *settings)
-    return load_recipe("kermany-lite0", settings=given)
+    return load_recipe("kermany-densenet121", settings=given)
 
 
 @pytest.mark.parametrize(

@@ -69,9 +69,9 @@ def network(path, *, outlier=1.0, named=True):
             nodes.append(helper.make_node("MaxPool", ["r1"], ["x2"], kernel_shape=[2, 2], strides=[2, 2]))
     constants["head"] = random.normal(size=(3, CHANNELS, 1, 1))
     nodes += [
-        helper.make_node("Conv", ["x6", "head"], ["cam"], name="cam"),
-        helper.make_node("ReduceMean", ["cam", "axes"], ["average"], keepdims=0),
-        helper.make_node("Add", ["average", "bias"], ["logits"]),
+        helper.make_node("Conv", ["x6", "head"], ["cam"], name="cam_head/maps"),
+        helper.make_node("ReduceMean", ["cam", "axes"], ["average"], keepdims=0, name="cam_head/mean"),
+        helper.make_node("Add", ["average", "bias"], ["logits"], name="cam_head/logits"),
     ]
     return _write(path, nodes, constants, outputs={"logits": [1, 3], "cam": [1, 3, SIDE // 2, SIDE // 2]}, named=named)
 
@@ -114,7 +114,8 @@ def transformer(path):
 def _write(path, nodes, constants, *, outputs, named):
     if not named:
         for node in nodes:
-            node.name = ""
+            if not node.name.startswith("cam_head/"):
+                node.name = ""
     arrays = {name: np.asarray(array) for name, array in constants.items()}
     initializers = [
         numpy_helper.from_array(array if array.dtype == np.int64 else array.astype(np.float32), name) for name, array in arrays.items()

@@ -74,12 +74,12 @@ PLAIN_STAGES = {
     ),
     "explain": (
         ExplainStage(graph=GRAPH, input=input_spec()),
-        {"graph": dataclasses.replace(GRAPH, sha256="x"), "input": input_spec(std=(1.0,) * 3), "cam": False},
+        {"graph": dataclasses.replace(GRAPH, sha256="x"), "input": input_spec(std=(1.0,) * 3), "map": "none"},
         {"graph": dataclasses.replace(GRAPH, path=Path("elsewhere"))},
     ),
     "quantize": (
         QuantizeStage(graph=EXPLAINED, rung="ptq", calibration=PIXELS, calibration_sha256="c"),
-        {"graph": dataclasses.replace(EXPLAINED, sha256="x"), "rung": "ptq-full", "calibration_sha256": "x"},
+        {"graph": dataclasses.replace(EXPLAINED, sha256="x"), "rung": "ptq-full", "calibration_sha256": "x", "half_weights": True},
         {"graph": dataclasses.replace(EXPLAINED, path=Path("elsewhere"))},
     ),
     "measure": (

@@ -14,11 +14,11 @@ from edgekit.compiler.quantize.qdq.rules import RULES
 
 
 def quantized(sketch, path, *, integer_bias=True):
-    """The graph in ONNX Runtime's dialect, with its biases as integers or not."""
+    """The graph in ONNX Runtime's dialect, with its biases as integers or not; its weights are summed alike on every CPU."""
     import dataclasses
 
     rules = dataclasses.replace(RULES["onnxruntime"], integer_bias=integer_bias)
-    rounding = build.Rounding(rules=rules, method="extremes", weight_limit=127)
+    rounding = build.Rounding(rules=rules, method="extremes", weight_limit=63)
     return build.quantize(sketch.save(path / "graph.onnx"), rounding, build.Writing(), frames(8), Silent())
 
 

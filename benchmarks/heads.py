@@ -143,10 +143,15 @@ CASES: dict[str, Case] = {
     "deit_tiny": token("deit_tiny_patch16_224"),
     "deit_tiny-distilled": token("deit_tiny_distilled_patch16_224"),
     "torchvision-vit_b_16": torchvision(
-        "class token", "vit_b_16", caught("encoder.layers.encoder_layer_11.ln_1"), reference="first normalization"
+        "class token",
+        "vit_b_16",
+        caught("encoder.layers.encoder_layer_11.ln_1"),
+        reference="first normalization",
+        side=96,
+        options=(("image_size", 96),),
     ),
     "vit_relpos_small-cls": token("vit_relpos_small_patch16_224", options=(("class_token", True), ("global_pool", "token"))),
-    "beit_base": timm(MEAN_NORM, "beit_base_patch16_224", reference="divisor held", held=True),
+    "beit_base": timm(MEAN_NORM, "beit_base_patch16_224", side=96, options=(("img_size", 96),), reference="divisor held", held=True),
     "eva02_tiny": timm("class token, rotated keys", "eva02_tiny_patch14_224", options=(("global_pool", "token"),)),
     "cait_xxs24": timm("class attention", "cait_xxs24_224"),
     "resnet50_clip": timm("attention pooling", "resnet50_clip.openai"),
@@ -179,7 +184,7 @@ def build(case: Case) -> Any:
     else:
         import torchvision as library
 
-        net = library.models.get_model(name, weights=None, num_classes=OUTPUTS)
+        net = library.models.get_model(name, weights=None, num_classes=OUTPUTS, **options)
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):

@@ -21,7 +21,20 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
-NAMES = ("accuracy", "compression", "engines", "architectures", "speed", "cold_start", "precision", "reproducible")
+NAMES = (
+    "accuracy",
+    "compression",
+    "fidelity",
+    "heads",
+    "explanations",
+    "overlay",
+    "engines",
+    "architectures",
+    "speed",
+    "cold_start",
+    "precision",
+    "reproducible",
+)
 
 BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
 
@@ -47,6 +60,10 @@ def render(results: Mapping[str, Any]) -> str:
     parts = (
         ("accuracy", accuracy),
         ("compression", compression),
+        ("fidelity", fidelity),
+        ("heads", heads),
+        ("explanations", explanations),
+        ("overlay", overlay),
         ("engines", engines),
         ("architectures", architectures),
         ("speed", speed),
@@ -199,6 +216,121 @@ def difference(found: Mapping[str, Any]) -> str:
 def likeness(found: Mapping[str, float] | None) -> str:
     """Correlation of maps; a dash where there are none."""
     return "–" if found is None else f"{found['median']:.3f} / {found['p5']:.3f}"
+
+
+def fidelity(result: Result) -> str:
+    """The device's maps against FP32's on the teachers' test frames."""
+    rows = []
+    for name, item in result["cases"].items():
+        maps = item["maps"]
+        found, lesions = maps["fidelity"], maps["localisation"]
+        control = max(draw["figures"]["pearson_median"] or 0.0 for draw in maps["control"]["draws"])
+        rows.append(
+            (
+                f"{name}, {item['rung']}",
+                f"{found['frames']} ({found['groups']})",
+                f"{found['pearson_median']['value']:.3f} / {found['pearson_p5']['value']:.3f}",
+                f"{found['overlap_median']['value']:.2f}",
+                f"{found['peak_near']['value']:.1%}",
+                f"{found['sign_median']['value']:.3f}",
+                f"{maps['residual_share']:.0e}",
+                f"{control:.2f}",
+                "–" if lesions is None else pointing(lesions),
+                f"{item['flips']} / {item['harmful_flips']}",
+                "passed" if not item["failed_gates"] else f"refused: {', '.join(item['failed_gates'])}",
+            )
+        )
+    header = (
+        *(
+            "model, rung",
+            "test frames (groups)",
+            "Pearson median / 5th percentile",
+            "overlap of the top 10 %",
+            "peak within one cell",
+            "same sign",
+        ),
+        *(
+            "residual ÷ logit's standard deviation",
+            "Pearson of the nearest random network",
+            "peak in the lesion, FP32 → device",
+            "flips / harmful",
+            "gate of the recipe",
+        ),
+    )
+    return f"**Maps after quantization**, compiled artefact against FP32 on the test split, {measured(result)}:\n\n{table(header, rows)}"
+
+
+def pointing(lesions: Mapping[str, Any]) -> str:
+    """The pointing game of either side, and the frames that changed."""
+    found = lesions["pointing"]
+    return f"{found['reference']:.1%} → {found['device']:.1%} of {found['frames']} ({found['lost']} lost, {found['gained']} gained)"
+
+
+def heads(result: Result) -> str:
+    """The maps in the graph against autograd, kind by kind."""
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
+    for item in result["rows"]:
+        kinds.setdefault(item.get("kind", "none"), []).append(item)
+    rows = []
+    for kind, items in kinds.items():
+        errors = [item["map_error"] for item in items if "map_error" in item]
+        residuals = [item["residual"] / item["largest_logit"] for item in items if "residual" in item]
+        rows.append(
+            (
+                kind,
+                ", ".join(item["architecture"] for item in items),
+                f"{max(errors):.0e}" if errors else "–",
+                f"{max(residuals):.0e}" if residuals else "–",
+            )
+        )
+    header = (
+        "map",
+        "architectures, random weights",
+        "largest difference from autograd ÷ largest value",
+        "largest residual ÷ largest logit",
+    )
+    text = (
+        f"**Maps of {len(result['rows'])} architectures**, in the FP32 graph, against gradient · features by autograd, {measured(result)}:"
+    )
+    return f"{text}\n\n{table(header, rows)}"
+
+
+def explanations(result: Result) -> str:
+    """What a map costs, here and with the peers."""
+    rows = []
+    for name, item in result["architectures"].items():
+        peers = item.get("openvino_xai", {}).get("ways", {})
+        theirs = [f"{way.replace('_', ' ')}: {plain_ratio(found)}" for way, found in peers.items() if "error" not in found]
+        grad_cam = item.get("grad_cam_over_int8", {"error": "not measured"})
+        rows.append(
+            (
+                name,
+                plain_ratio(item["map_over_plain"]) if "map_over_plain" in item else f"– ({item.get('error', 'no map')})",
+                "; ".join(theirs) or "– (fails)",
+                plain_ratio(grad_cam) if "ratio" in grad_cam else f"– ({grad_cam['error']})",
+            )
+        )
+    header = (
+        "model",
+        "INT8 graph with map ÷ without",
+        "openvino_xai's ReciproCAM, with ÷ without, in its own environment",
+        "pytorch-grad-cam ÷ INT8 graph with map",
+    )
+    text = f"**What a map costs**, ratios of medians with 95 % intervals, interleaved, random weights, {measured(result)}:"
+    return f"{text}\n\n{table(header, rows)}"
+
+
+def plain_ratio(found: Mapping[str, Any]) -> str:
+    """A ratio with its interval."""
+    return f"{found['ratio']:.2f}× ({found['low']:.2f}–{found['high']:.2f})"
+
+
+def overlay(result: Result) -> str:
+    """The overlay against OpenCV's three calls."""
+    rows = [(item["case"], plain_ratio(item["one_thread"]), plain_ratio(item["default_threads"])) for item in result["cases"]]
+    header = ("frame", "edgekit ÷ OpenCV, one thread each (CPU time)", "edgekit ÷ OpenCV with its default threads (wall clock)")
+    text = f"**Overlay**, ratios of medians with 95 % intervals, interleaved, against OpenCV's resize + applyColorMap + addWeighted, {measured(result)}:"
+    return f"{text}\n\n{table(header, rows)}"
 
 
 def speed(result: Result) -> str:

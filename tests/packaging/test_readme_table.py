@@ -70,6 +70,62 @@ RESULTS = {
             }
         },
     },
+    "fidelity": {
+        **HOST,
+        "cases": {
+            "lung": {
+                "rung": "qat",
+                "accepted": False,
+                "failed_gates": ["cam_peak"],
+                "frames": 100,
+                "flips": 8,
+                "harmful_flips": 5,
+                "maps": {
+                    "fidelity": {
+                        "frames": 99,
+                        "groups": 41,
+                        "pearson_median": _figure(0.972),
+                        "pearson_p5": _figure(0.914),
+                        "overlap_median": _figure(0.77),
+                        "peak_near": _figure(0.932),
+                        "sign_median": _figure(0.986),
+                    },
+                    "residual_share": 3e-6,
+                    "control": {"draws": [{"figures": {"pearson_median": 0.31}}, {"figures": {"pearson_median": None}}]},
+                    "localisation": {"pointing": {"reference": 0.7, "device": 0.6, "frames": 50, "lost": 6, "gained": 1}},
+                },
+            }
+        },
+    },
+    "heads": {
+        **HOST,
+        "rows": [
+            {"architecture": "resnet", "kind": "pooled-linear", "map_error": 2e-7, "residual": 4e-8, "largest_logit": 0.5},
+            {"architecture": "other", "kind": "pooled-linear", "map_error": 5e-6, "residual": 1e-8, "largest_logit": 1.0},
+            {"architecture": "strange", "reason": "no rule"},
+        ],
+    },
+    "explanations": {
+        **HOST,
+        "architectures": {
+            "resnet": {
+                "map_over_plain": {"ratio": 1.02, "low": 1.01, "high": 1.03},
+                "openvino_xai": {"ways": {"fp32": {"ratio": 1.18, "low": 1.15, "high": 1.21}, "broken": {"error": "why"}}},
+                "grad_cam_over_int8": {"ratio": 61.5, "low": 60.0, "high": 63.0},
+            },
+            "odd": {"error": "refused by the gate"},
+        },
+    },
+    "overlay": {
+        **HOST,
+        "cases": [
+            {
+                "case": "480×640 grey",
+                "one_thread": {"ratio": 1.55, "low": 1.5, "high": 1.6},
+                "default_threads": {"ratio": 1.85, "low": 1.8, "high": 1.9},
+            }
+        ],
+    },
     "engines": {
         **HOST,
         "teachers": {
@@ -171,6 +227,10 @@ def test_every_figure_is_in_the_table():
             "refused: net_harm",
             "passed",
         ),
+        *("lung, qat | 99 (41)", "0.972 / 0.914", "| 0.77 | 93.2% | 0.986 | 3e-06 | 0.31 |", "70.0% → 60.0% of 50 (6 lost, 1 gained)"),
+        *("8 / 5 | refused: cam_peak", "| pooled-linear | resnet, other | 5e-06 | 8e-08 |", "| none | strange | – | – |"),
+        *("1.02× (1.01–1.03) | fp32: 1.18× (1.15–1.21) | 61.50×", "| odd | – (refused by the gate) | – (fails) | – (not measured) |"),
+        "| 480×640 grey | 1.55× (1.50–1.60) | 1.85× (1.80–1.90) |",
         *("6.50× (6.38–6.62)", "1.25× (1.12–1.38)", "1.00× (0.88–1.12, not steady)", "480 × 640"),
         *("tensorrt-int8, in the oracle", "0.9432", "4 / 3 of 300", "0.991 / 0.961", "4.3 MB"),
         *("onnxruntime, run", "21 / 11 of 300", "refused: flips"),
@@ -182,7 +242,7 @@ def test_every_figure_is_in_the_table():
         *("`lung` the same bytes", "`heart` DIFFERENT bytes"),
     ):
         assert expected in text, expected
-    assert text.count("A processor, 2 cores, 2026-01-01") == 8
+    assert text.count("A processor, 2 cores, 2026-01-01") == 12
 
 
 def test_a_figure_that_could_not_be_measured():

@@ -63,6 +63,15 @@ HEADS = {
         ],
         {**AXES, "w": weights(2 * CHANNELS, OUTPUTS), "b": weights(OUTPUTS)},
     ),
+    "channels-last": (
+        [
+            node("Transpose", ["r"], ["t"], perm=[0, 2, 3, 1]),
+            node("LayerNormalization", ["t", "scale"], ["n"]),
+            node("ReduceLogSumExp", ["n", "inner"], ["f"], keepdims=0),
+            node("Gemm", ["f", "w", "b"], ["y"]),
+        ],
+        {**LINEAR, "scale": weights(CHANNELS), "inner": np.array([1, 2])},
+    ),
     "unsqueezed": (
         [
             node("ReduceLogSumExp", ["r", "axes"], ["f"], keepdims=0),

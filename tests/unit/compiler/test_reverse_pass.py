@@ -74,6 +74,17 @@ COMPLETE = {
         [node("Transpose", ["x"], ["t"], perm=[0, 2, 3, 1]), node("Flatten", ["t"], ["f"]), LAST],
         tensors(w=weights(CHANNELS * ROWS * COLUMNS, OUTPUTS), b=weights(OUTPUTS)),
     ),
+    "all-positions-of-turned-and-normed-features": (
+        [
+            node("Transpose", ["x"], ["t"], perm=[0, 2, 3, 1]),
+            node("MatMul", ["t", "m"], ["u"]),
+            node("Add", ["u", "c"], ["v"]),
+            node("Relu", ["v"], ["r"]),
+            node("Flatten", ["r"], ["f"]),
+            LAST,
+        ],
+        tensors(m=np.eye(CHANNELS), c=np.zeros(CHANNELS), w=weights(CHANNELS * ROWS * COLUMNS, OUTPUTS), b=weights(OUTPUTS)),
+    ),
     "all-positions-and-relu": (
         [node("Flatten", ["x"], ["f"]), node("Gemm", ["f", "w1", "b1"], ["h"]), node("Relu", ["h"], ["a"]), node("Gemm", ["a", "w2", "b2"], ["y"])],
         {**HIDDEN, "w1": weights(CHANNELS * ROWS * COLUMNS, 5)},

@@ -26,6 +26,7 @@ import numpy as np
 from edgekit.compiler import graph as g
 from edgekit.compiler.explain.algebra import Algebra, Operand, shape_of
 from edgekit.compiler.explain.head import Head
+from edgekit.compiler.explain.pooling import channels_last
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -104,8 +105,7 @@ def _is_features(value: ir.Value) -> bool:
     sizes, node = g.shape(value), value.producer()
     if sizes is None or node is None or len(sizes) != 4 or str(node.name).startswith("preamble/"):
         return False
-    turned = node.op_type == "Transpose" and list(node.attributes["perm"].as_ints()) == [0, 2, 3, 1]
-    return not turned and sizes[0] == 1 and sizes[1] > 1 and sizes[2] * sizes[3] > 1
+    return not channels_last(value) and sizes[0] == 1 and sizes[1] > 1 and sizes[2] * sizes[3] > 1
 
 
 def _refusal(node: ir.Node) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.compiler import graph as g
+from edgekit.compiler.explain.activations import ACTIVATIONS
 from edgekit.compiler.explain.algebra import Algebra, Operand, shape_of
 from edgekit.compiler.explain.backward import RESHAPING
 from edgekit.compiler.explain.head import UnknownHeadError
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 _MEANS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})
 _MAXIMA = frozenset({"GlobalMaxPool", "MaxPool", "ReduceMax"})
+_BY_ELEMENT = frozenset(
+    {"Add", "DequantizeLinear", "Div", "Dropout", "Identity", "LayerNormalization", "Mul", "QuantizeLinear", "Sub", *ACTIVATIONS}
+)
 _LEAST_MEAN = 1e-30
 """Of powers: float32 holds it and its inverse."""
 
@@ -136,6 +140,22 @@ def ancestors(value: ir.Value) -> Iterator[ir.Value]:
                 waiting.append(read)
 
 
+def channels_last(value: ir.Value) -> bool:
+    """Whether the channels of (1, …, …, …) come last: it was turned so, or what made it worked along the last axis."""
+    while (node := value.producer()) is not None:
+        if node.op_type == "Transpose":
+            return list(node.attributes["perm"].as_ints()) == [0, 2, 3, 1]
+        if node.op_type == "LayerNormalization" and ("axis" not in node.attributes or node.attributes["axis"].as_int() in (-1, 3)):
+            return True
+        if node.op_type == "MatMul":
+            return g.stored(node.inputs[1]) is not None
+        source = next((read for read in node.inputs if read is not None and g.stored(read) is None), None)
+        if node.op_type not in _BY_ELEMENT or source is None:
+            return False
+        value = source
+    return False
+
+
 def flattened(node: ir.Node) -> Features | None:
     """The features that a node lays out as one vector; None where it does not."""
     value = node.inputs[0] if node.inputs else None
@@ -149,8 +169,7 @@ def flattened(node: ir.Node) -> Features | None:
         or max(after) != math.prod(before)
     ):
         return None
-    turned = value.producer()
-    last = turned is not None and turned.op_type == "Transpose" and list(turned.attributes["perm"].as_ints()) == [0, 2, 3, 1]
+    last = channels_last(value)
     rows, columns = before[1:3] if last else before[2:]
     return Features(value, 3 if last else 1, rows, columns) if rows * columns > 1 and math.prod(before) > rows * columns else None
 

@@ -10,7 +10,7 @@ PyTorch module in float64:
 
 - "HiResCAM": at the features that the head reads (Draelos and Carin 2020). Behind a mean this is Grad-CAM without its ReLU.
 - "divisor held": the same with the divisors of the head's layer normalizations detached, for heads that normalize behind the mean; the true gradient's map has a mean of 0 there.
-- "first normalization": HiResCAM at the first normalization of the last block, patches only.
+- "first normalization", "what attention reads": HiResCAM at what the last attention's keys and values are made of, patches only.
 
 It does not show that a map points at anything: the networks know nothing.
 """
@@ -37,6 +37,7 @@ from edgekit.compiler.explain.find import explain
 from edgekit.compiler.explain.head import Head
 from edgekit.compiler.load.torch_model import TorchModel
 from edgekit.compiler.torchvision_ops import define_missing_operators
+from edgekit.errors import ModelError
 from edgekit.schema.model_io import InputSpec
 
 OUTPUTS, SEED = 3, 0
@@ -154,7 +155,9 @@ CASES: dict[str, Case] = {
     "beit_base": timm(MEAN_NORM, "beit_base_patch16_224", side=96, options=(("img_size", 96),), reference="divisor held", held=True),
     "eva02_tiny": timm("class token, rotated keys", "eva02_tiny_patch14_224", options=(("global_pool", "token"),)),
     "cait_xxs24": timm("class attention", "cait_xxs24_224"),
-    "resnet50_clip": timm("attention pooling", "resnet50_clip.openai"),
+    "resnet50_clip": timm(
+        "attention pooling", "resnet50_clip.openai", split=caught("head.k", entering=True), reference="what attention reads"
+    ),
 }
 
 
@@ -263,7 +266,11 @@ def in_the_graph(net: Any, case: Case) -> tuple[Head | str, NDArray[np.float32],
 def measure(name: str, case: Case) -> dict[str, Any]:
     row: dict[str, Any] = {"architecture": name, "source": case.source, "head": case.head}
     net = build(case)
-    head, planes, outputs = in_the_graph(net, case)
+    try:
+        head, planes, outputs = in_the_graph(net, case)
+    except ModelError as error:
+        # Behind the first line the exporter speaks to the terminal.
+        return {**row, "reason": error.message.partition("\x1b")[0].rstrip(". ")}
     if isinstance(head, str):
         return {**row, "reason": head}
     logits, maps = by_autograd(net, case, planes, (head.rows, head.columns))

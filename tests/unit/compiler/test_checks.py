@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,8 +13,10 @@ from edgekit.catalog.recipe import ModelSpec, load_recipe
 from edgekit.catalog.target import EngineChoice, Target, load_target
 from edgekit.compiler import checks
 from edgekit.compiler.finish import check_identity
+from edgekit.compiler.pack import cam_spec
 from edgekit.compiler.processes import Processes
 from edgekit.compiler.progress import Silent
+from edgekit.compiler.stages.explain import ExplainedGraph
 from edgekit.compiler.stages.measure import Measured, map_likeness
 from edgekit.errors import CatalogError, DataError, MissingEngineError, ModelError, TargetError
 from edgekit.evaluation.intervals import Figure
@@ -125,6 +130,21 @@ def test_a_map_that_does_not_add_up_is_no_bundle():
     check_identity(measured(), CAM)
     with pytest.raises(ModelError, match="does not add up"):
         check_identity(measured(off=0.01), CAM)
+
+
+def explained(kind):
+    return ExplainedGraph(path=Path("g"), sha256="g", rows=3, columns=4, bias=(), outputs=2, reason="", kind=kind)
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [("gradient", 1e-3), ("attention", 0.02)])
+def test_an_attention_that_is_computed_again_may_be_off_by_its_rounding(kind, tolerance):
+    """Twice what was seen on `val`; where map and logit are one computation, float32's rounding is all."""
+    found = measured()
+    spread = found.logits.std()
+    offset = np.full_like(found.logits, 0.5)
+    offset[0, 0] += 0.01
+    spec = cam_spec(explained(kind), dataclasses.replace(found, offset=offset))
+    assert spec.tolerance == pytest.approx(tolerance if kind == "attention" else max(1e-4, tolerance * spread), rel=1e-3)
 
 
 def test_a_map_of_nan_is_no_bundle():

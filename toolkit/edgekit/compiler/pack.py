@@ -48,6 +48,7 @@ REPORT_MEMBER = "report/summary.json"
 _GOLDEN_TOLERANCE = 0.05
 _RESIDUAL_TOLERANCE = 1e-3
 _LEAST_TOLERANCE = 1e-4
+_ATTENTION_MARGIN = 2.0
 _SCALE_PERCENTILE = 99.0
 
 
@@ -65,14 +66,17 @@ def cam_spec(graph: ExplainedGraph, measured: Measured) -> CamSpec | None:
         return None
     winners = np.abs(measured.logits).argmax(axis=1) if measured.logits.shape[1] == 1 else measured.logits.argmax(axis=1)
     evidence = np.abs(measured.maps[np.arange(len(winners)), winners])
-    spread = float(measured.logits.std())
+    tolerance = max(_LEAST_TOLERANCE, _RESIDUAL_TOLERANCE * float(measured.logits.std()))
+    if graph.kind == "attention":
+        # The attention is computed again beside the one that answers, which is rounded on its way: what that leaves on `val`, and as much again.
+        tolerance = max(tolerance, _ATTENTION_MARGIN * float(measured.residual(graph.bias).max()))
     return CamSpec(
         rows=graph.rows,
         columns=graph.columns,
         maps=measured.maps.shape[1],
         kind=graph.kind,
         bias=graph.bias,
-        tolerance=max(_LEAST_TOLERANCE, _RESIDUAL_TOLERANCE * spread),
+        tolerance=tolerance,
         scale=max(_LEAST_TOLERANCE, float(np.percentile(evidence, _SCALE_PERCENTILE))),
     )
 

@@ -250,6 +250,16 @@ def test_normalization_that_is_written_out_is_seen(dialect):
 
 
 @everyone
+def test_what_the_head_of_the_map_divides_by_makes_no_normalized_network(dialect):
+    """Behind a pooling there is no residual stream: the convolutions before it are quantized as they are without."""
+    s = Sketch()
+    s.head(s.relu(s.conv(s.relu(s.conv("planes", "stem", 16, 1)), "spatial", 16, 16)), 16)
+    s.add("LayerNormalization", ["cam", s.constant("scale", np.ones(s.side))], "cam_head/norm")
+    _, found = placed(s, dialect)
+    assert "spatial" in names(found)
+
+
+@everyone
 def test_a_softmax_over_branches_is_no_attention(dialect):
     """A network that weighs two branches with a softmax is quantized like any convolutional one."""
     s = Sketch()

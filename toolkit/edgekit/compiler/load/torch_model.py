@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,7 +156,12 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""What colours a terminal; the exporter writes for one."""
+
+
 def first_line(error: BaseException) -> str:
     """The kind of an error and the first line it says, for a message of one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    plain = _COLOURS.sub("", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}"[:300] if lines else type(error).__name__

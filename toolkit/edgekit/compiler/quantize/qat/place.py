@@ -14,6 +14,7 @@ Rules this file keeps:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -86,7 +87,7 @@ def place(traced: torch.fx.GraphModule, head: Head) -> Placement:
         ModelError: Nothing is: there is no convolution or linear layer before the head.
     """
     weighted = {}
-    everywhere = not any(operator(node) in _NORMALIZED for node in traced.graph.nodes)
+    everywhere = not any(operator(node) in _NORMALIZED and not _is_vector(node) for node in traced.graph.nodes)
     found = _Found(above_branches=everywhere)
     for node in traced.graph.nodes:
         if node in head.nodes:
@@ -107,6 +108,12 @@ def place(traced: torch.fx.GraphModule, head: Head) -> Placement:
         readers={value: frozenset(readers) for value, readers in found.readers.items()},
         weighted=weighted,
     )
+
+
+def _is_vector(node: torch.fx.Node) -> bool:
+    """Whether a value has no positions: behind a pooling there is no residual stream."""
+    sizes = _shape(node)[1:]
+    return bool(sizes) and math.prod(sizes) == max(sizes)
 
 
 def _own_weight(traced: torch.fx.GraphModule, layer: torch.fx.Node) -> bool:

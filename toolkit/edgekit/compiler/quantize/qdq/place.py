@@ -201,8 +201,12 @@ def _behind_cut(value: ir.Value) -> ir.Value:
 
 
 def _is_normalized(model: ir.Model) -> bool:
-    """Whether a network has attention or layer normalization, as an operator or written out; a softmax of another kind, such as one over branches, is neither."""
-    return any(node.op_type == "LayerNormalization" or _attends(node) or _writes_out_a_norm(node) for node in model.graph)
+    """Whether a network has attention or layer normalization, as an operator or written out; a softmax of another kind, such as one over branches, is neither.
+
+    What the head of the map computes beside does not count: behind a pooling there is no residual stream.
+    """
+    kinds = (node for node in model.graph if not in_head(node))
+    return any(node.op_type == "LayerNormalization" or _attends(node) or _writes_out_a_norm(node) for node in kinds)
 
 
 def _attends(node: ir.Node) -> bool:

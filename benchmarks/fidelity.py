@@ -2,7 +2,7 @@
 
     EDGEKIT_REAL_DATA=… python benchmarks/fidelity.py [CASE …]
 
-Each case is a whole `edgekit compile` of a recipe of `models/`; figures are those of its report. breast-us has lesion masks in a folder of their own, by the name of the frame: a data
+Each case is a whole `edgekit compile` of a recipe of `models/`, kermany-lite0 without the rung that trains, which is a case of its own; figures are those of its report. breast-us has lesion masks in a folder of their own, by the name of the frame: a data
 manifest that names them is written to the work folder. Cases are saved as they finish.
 """
 
@@ -46,6 +46,7 @@ CASES: dict[str, tuple[Teacher, Callable[[], list[str]]]] = {
     "breast-us-lite0": (BY_RECIPE["breast-us-lite0"], masked_breast),
     "kermany-vit-tiny": (BY_RECIPE["kermany-vit-tiny"], list),
     "kermany-densenet121": (BY_RECIPE["kermany-densenet121"], list),
+    "kermany-lite0": (BY_RECIPE["kermany-lite0"], lambda: ['compress.quantize.ladder=["ptq", "ptq-full"]']),
     "kermany-lite0-qat": (LITE0_QAT, list),
     "brain-mri-lite0": (BY_RECIPE["brain-mri-lite0"], list),
     "pocus-lung-lite0": (BY_RECIPE["pocus-lung-lite0"], list),

@@ -48,7 +48,7 @@ max_flips = 1.0
 min_cam_pearson = -1.0
 min_cam_pearson_p5 = -1.0
 min_cam_overlap = 0.0
-min_cam_peak_near = 0.0
+min_cam_peak_kept = 0.0
 """
 
 

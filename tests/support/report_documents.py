@@ -208,7 +208,14 @@ def _figure(value, spread=0.01):
 
 
 def _likeness(median, low, overlap, near, sign):
-    return {"pearson_median": median, "pearson_p5": low, "overlap_median": overlap, "peak_near": near, "sign_median": sign}
+    return {
+        "pearson_median": median,
+        "pearson_p5": low,
+        "overlap_median": overlap,
+        "peak_near": near,
+        "peak_kept": near,
+        "sign_median": sign,
+    }
 
 
 def _maps():

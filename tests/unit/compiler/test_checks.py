@@ -155,7 +155,7 @@ def test_a_map_of_nan_is_no_bundle():
         check_identity(found, CAM)
 
 
-SAME = {"median": 1.0, "p5": 1.0, "overlap": 1.0, "peak_near": 1.0}
+SAME = {"median": 1.0, "p5": 1.0, "overlap": 1.0, "peak_kept": 1.0}
 
 
 def test_likeness_is_the_correlation_of_the_answered_map():

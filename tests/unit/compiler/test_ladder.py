@@ -232,7 +232,7 @@ def test_the_maps_are_compared_with_those_before_quantization():
     exact = Measured(logits=world.device(noise=0.5), maps=maps)
     yardstick = world.yardstick(exact)
     found = yardstick.compare(Measured(logits=world.device(flips=2), maps=2 * maps + 1))
-    assert found.map_likeness == pytest.approx({"median": 1.0, "p5": 1.0, "overlap": 1.0, "peak_near": 1.0})
+    assert found.map_likeness == pytest.approx({"median": 1.0, "p5": 1.0, "overlap": 1.0, "peak_kept": 1.0})
     assert found.flips.indices == (0, 1)
     turned = yardstick.compare(Measured(logits=world.device(), maps=-maps)).map_likeness
     assert [turned[name] for name in ("median", "p5")] == pytest.approx([-1.0, -1.0])
@@ -243,13 +243,13 @@ def test_the_maps_are_compared_with_those_before_quantization():
     ("likeness", "spec", "enough"),
     [
         (None, {}, True),
-        ({"median": 0.96, "p5": 0.9, "overlap": 0.8, "peak_near": 0.96}, {}, True),
-        ({"median": 0.94, "p5": 0.9, "overlap": 0.8, "peak_near": 0.96}, {}, False),
-        ({"median": 0.96, "p5": 0.8, "overlap": 0.8, "peak_near": 0.96}, {}, False),
-        ({"median": 0.96, "p5": 0.9, "overlap": 0.6, "peak_near": 0.96}, {}, False),
-        ({"median": 0.96, "p5": 0.9, "overlap": 0.8, "peak_near": 0.8}, {}, False),
-        ({"median": 0.96, "p5": 0.9, "overlap": 0.8, "peak_near": 0.8}, {"waive_cam": ("cam_peak",)}, True),
-        ({"median": 0.96, "p5": 0.9, "overlap": 0.8, "peak_near": 0.8}, {"min_cam_peak_near": 0.7}, True),
+        ({"median": 0.96, "p5": 0.9, "overlap": 0.8, "peak_kept": 0.96}, {}, True),
+        ({"median": 0.94, "p5": 0.9, "overlap": 0.8, "peak_kept": 0.96}, {}, False),
+        ({"median": 0.96, "p5": 0.8, "overlap": 0.8, "peak_kept": 0.96}, {}, False),
+        ({"median": 0.96, "p5": 0.9, "overlap": 0.6, "peak_kept": 0.96}, {}, False),
+        ({"median": 0.96, "p5": 0.9, "overlap": 0.8, "peak_kept": 0.8}, {}, False),
+        ({"median": 0.96, "p5": 0.9, "overlap": 0.8, "peak_kept": 0.8}, {"waive_cam": ("cam_peak",)}, True),
+        ({"median": 0.96, "p5": 0.9, "overlap": 0.8, "peak_kept": 0.8}, {"min_cam_peak_kept": 0.7}, True),
     ],
 )
 def test_a_rung_that_loses_the_maps_does_not_suffice(likeness, spec, enough):

@@ -60,6 +60,18 @@ def test_of_several_peaks_the_worst_counts():
     assert compare_frames(both, both).peak_shift == pytest.approx([0])
 
 
+def test_a_peak_that_moves_to_a_cell_as_high_is_kept():
+    """Which of two cells wins is rounding; a cell that is clearly lower is another place. A device that peaks in several must be right in all."""
+    twin = spot(0, 0)
+    twin[0, 5, 5] = 0.96 * twin.max()
+    moved, lower, both = spot(5, 5), spot(3, 3), spot(5, 5)
+    both[0, 3, 3] = both.max()
+    assert [compare_frames(twin, device).peak_kept[0] for device in (twin, spot(1, 1), moved, lower, both)] == [1, 1, 1, 0, 0]
+    assert compare_frames(twin, moved).peak_shift[0] == 5
+    twin[0, 5, 5] = 0.94 * twin.max()
+    assert compare_frames(twin, moved).peak_kept[0] == 0
+
+
 def test_one_map_without_structure():
     """Nothing correlates with a map that is the same everywhere, and it points nowhere: as far off as the map is large."""
     found = compare_frames(spot(3, 3), np.full((1, 7, 7), 0.25, dtype=np.float32))

@@ -26,6 +26,7 @@ def frames(count=40, pearson=None, shift=None, groups=None):
         pearson=ones if pearson is None else np.array(pearson, dtype=float),
         overlap=ones,
         peak_shift=np.zeros(count) if shift is None else np.array(shift, dtype=float),
+        peak_kept=np.ones(count) if shift is None else (np.array(shift, dtype=float) <= 1).astype(float),
         sign=ones,
     )
     return summarize(found, [str(index if groups is None else index % groups) for index in range(count)], replicates=50)
@@ -87,7 +88,7 @@ def test_likeness(fidelity, expected):
 def test_nothing_to_compare_fails():
     """Maps that never have any structure are not called faithful."""
     empty = np.full(30, np.nan)
-    nothing = summarize(FrameFidelity(pearson=empty, overlap=empty, peak_shift=empty, sign=empty), ["a"] * 30)
+    nothing = summarize(FrameFidelity(pearson=empty, overlap=empty, peak_shift=empty, peak_kept=empty, sign=empty), ["a"] * 30)
     found = statuses(evidence(nothing))
     assert [found[name] for name in ("cam_pearson", "cam_pearson_p5", "cam_overlap", "cam_peak")] == ["failed"] * 4
 

@@ -121,7 +121,7 @@ def _control(graph: ExplainedGraph, exact: Measured, test: PreparedSplit, worksp
 
 def _nothing(frames: int) -> FrameFidelity:
     empty = np.full(frames, np.nan)
-    return FrameFidelity(pearson=empty, overlap=empty, peak_shift=empty, sign=empty)
+    return FrameFidelity(pearson=empty, overlap=empty, peak_shift=empty, peak_kept=empty, sign=empty)
 
 
 def _localise(prepared: Prepared, exact: Rendering, device: Rendering, measure: Measure, workspace: Workspace) -> Localisation | None:

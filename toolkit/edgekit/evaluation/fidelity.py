@@ -9,7 +9,9 @@ Rules this file keeps:
    counts that lies farthest from the other map's nearest peak.
 4. The largest tenth is taken of the map as it is drawn, with bilinear values between the centres of its cells: of 49 cells a tenth is five, and an overlap of
    five cells knows three values above a half.
-5. Intervals draw whole groups, as everywhere (`intervals`).
+5. A peak is kept where it stays within one cell, and where it moves to a cell in which the reference itself is nearly at its largest: on a fine map several cells are often as good as each other, and which of them
+   wins is rounding.
+6. Intervals draw whole groups, as everywhere (`intervals`).
 
 Likeness to another map does not prove that either shows what a clinician would call the reason.
 """
@@ -32,6 +34,9 @@ Maps = NDArray[np.floating]
 TOP_SHARE = 0.1
 LOW_SHARE = 0.05
 NEAR_CELLS = 1
+TIE = 0.05
+"""In parts of a map's range: the overlay's colours of two such cells can hardly be told apart."""
+
 DRAWN_STEPS = 8
 """Points a cell in each direction that the largest tenth is taken of."""
 
@@ -46,6 +51,8 @@ class FrameFidelity:
         pearson: float64 (frames,), Pearson's correlation over the cells.
         overlap: float64 (frames,), intersection over union of the largest tenth of either map as it is drawn. In [0, 1].
         peak_shift: float64 (frames,), from peak to peak in cells, the larger of the two directions (Chebyshev).
+        peak_kept: float64 (frames,), 1 where every peak of the device is within `NEAR_CELLS` of one of the reference's, or in a cell where the reference is at most `TIE` of its
+            range below its largest value; 0 elsewhere.
         sign: float64 (frames,), share of the reference's |evidence| that lies in cells whose sign is the same on the device. In [0, 1]. Weighted, because a
             cell near zero changes its sign by rounding and means nothing.
     """
@@ -53,7 +60,11 @@ class FrameFidelity:
     pearson: Floats
     overlap: Floats
     peak_shift: Floats
+    peak_kept: Floats
     sign: Floats
+
+
+FRAME_FIGURES = ("pearson", "overlap", "peak_shift", "peak_kept", "sign")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +79,7 @@ class Fidelity:
         pearson_p5: Its 5th percentile.
         overlap_median: Median overlap of the largest tenth.
         peak_near: Share of frames whose peak lies within one cell of the reference's.
+        peak_kept: Share of frames whose peak is kept (rule 5).
         sign_median: Median agreement of the signs, weighted by evidence.
         spared: Each figure with the one frame left out that is worst for it: what a single frame does to it. Empty where there is no other frame.
     """
@@ -79,6 +91,7 @@ class Fidelity:
     pearson_p5: Figure
     overlap_median: Figure
     peak_near: Figure
+    peak_kept: Figure
     sign_median: Figure
     spared: Mapping[str, float]
 
@@ -88,7 +101,7 @@ class Fidelity:
         return {**counts, **{name: getattr(self, name).to_json() for name in FIGURES}}
 
 
-FIGURES = ("pearson_median", "pearson_p5", "overlap_median", "peak_near", "sign_median")
+FIGURES = ("pearson_median", "pearson_p5", "overlap_median", "peak_near", "peak_kept", "sign_median")
 
 
 def by_label(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -140,6 +153,7 @@ def compare_frames(reference: Maps, device: Maps) -> FrameFidelity:
         "pearson": np.where(one, 0.0, _pearson(first, second)),
         "overlap": np.where(one, 0.0, _overlap(first, second)),
         "peak_shift": np.where(one, max(size) - 1.0, _peak_shift(first, second)),
+        "peak_kept": np.where(one, 0.0, _peak_kept(first, second)),
         "sign": _sign_agreement(first, second),
     }
     return FrameFidelity(**{name: np.where(both, np.nan, values) for name, values in found.items()})
@@ -159,7 +173,7 @@ def summarize(found: FrameFidelity, groups: Sequence[str], *, replicates: int = 
         undefined = Figure(value=None, low=None, high=None)
         return Fidelity(frames=0, groups=0, featureless=len(usable), spared={}, **dict.fromkeys(FIGURES, undefined))
     index = group_indices([group for group, keep in zip(groups, usable, strict=True) if keep])
-    kept = FrameFidelity(**{name: getattr(found, name)[usable] for name in ("pearson", "overlap", "peak_shift", "sign")})
+    kept = FrameFidelity(**{name: getattr(found, name)[usable] for name in FRAME_FIGURES})
     draws = bootstrap(lambda weights: _figures(kept, weights), index, replicates=replicates, seed=seed)
     count, plain = int(index.max()) + 1, values(found)
     figures = {name: figure(np.nan if (value := plain[name]) is None else value, draws[name], count) for name in FIGURES}
@@ -277,6 +291,17 @@ def _peak_shift(first: Floats, second: Floats) -> Floats:
     return shifts
 
 
+def _peak_kept(reference: Floats, device: Floats) -> Floats:
+    """Of the maps of two networks, (frames, rows, columns) each: 1 where every peak of the device is kept (rule 5)."""
+    kept = np.zeros(len(reference))
+    for index, (before, after) in enumerate(zip(reference, device, strict=True)):
+        found = peaks(after)
+        distance = np.abs(peaks(before)[:, None, :] - found[None, :, :]).max(axis=2).min(axis=0)
+        below = before.max() - before[found[:, 0], found[:, 1]]
+        kept[index] = ((distance <= NEAR_CELLS) | (below <= TIE * np.ptp(before))).all()
+    return kept
+
+
 def _sign_agreement(first: Floats, second: Floats) -> Floats:
     weight = np.abs(first)
     alike = (weight * (np.sign(first) == np.sign(second))).sum(axis=(1, 2))
@@ -288,11 +313,13 @@ def _sign_agreement(first: Floats, second: Floats) -> Floats:
 def _figures(found: FrameFidelity, weights: Floats) -> dict[str, Floats]:
     """The figures of each draw, float64 (draws,), from weights (draws, frames)."""
     near, total = np.nan_to_num(found.peak_shift, nan=np.inf) <= NEAR_CELLS, weights.sum(axis=1)
+    kept = np.nan_to_num(found.peak_kept, nan=0.0)
     return {
         "pearson_median": _quantile(found.pearson, weights, 0.5),
         "pearson_p5": _quantile(found.pearson, weights, LOW_SHARE),
         "overlap_median": _quantile(found.overlap, weights, 0.5),
         "peak_near": np.divide(weights @ near, total, out=np.full(len(weights), np.nan), where=total > 0),
+        "peak_kept": np.divide(weights @ kept, total, out=np.full(len(weights), np.nan), where=total > 0),
         # Where the reference's map is zero all over it has no sign, and the frame no part in this figure.
         "sign_median": _quantile(found.sign, weights, 0.5),
     }
@@ -300,7 +327,13 @@ def _figures(found: FrameFidelity, weights: Floats) -> dict[str, Floats]:
 
 def _without_the_worst(found: FrameFidelity) -> dict[str, float]:
     spared = {}
-    worth = {"pearson_median": found.pearson, "pearson_p5": found.pearson, "overlap_median": found.overlap, "peak_near": -found.peak_shift}
+    worth = {
+        "pearson_median": found.pearson,
+        "pearson_p5": found.pearson,
+        "overlap_median": found.overlap,
+        "peak_near": -found.peak_shift,
+        "peak_kept": found.peak_kept,
+    }
     for name, worths in worth.items():
         weights = np.ones((1, len(worths)))
         weights[0, int(worths.argmin())] = 0

@@ -46,9 +46,9 @@ LIKENESS = (
     _Likeness(gate="cam_overlap", figure="overlap_median", limit="min_cam_overlap", words="the median overlap of the largest tenth"),
     _Likeness(
         gate="cam_peak",
-        figure="peak_near",
-        limit="min_cam_peak_near",
-        words="the share of frames whose peak is within one cell of FP32's",
+        figure="peak_kept",
+        limit="min_cam_peak_kept",
+        words="the share of frames whose peak is kept (within one cell, or where FP32 is nearly as high)",
         is_share=True,
     ),
 )

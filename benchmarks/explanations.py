@@ -50,6 +50,8 @@ ARCHITECTURES = (
     "densenet121",
     "mobilenetv2_100",
     "convnext_atto",
+    "mobilenetv3_large_100",
+    "mobilenetv4_conv_small",
     "vit_tiny_patch16_224",
 )
 WARM_UP = 20

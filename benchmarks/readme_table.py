@@ -231,7 +231,7 @@ def fidelity(result: Result) -> str:
                 f"{found['frames']} ({found['groups']})",
                 f"{found['pearson_median']['value']:.3f} / {found['pearson_p5']['value']:.3f}",
                 f"{found['overlap_median']['value']:.2f}",
-                f"{found['peak_near']['value']:.1%} / {found['peak_kept']['value']:.1%}",
+                f"{found['peak_near']['value']:.1%}",
                 f"{found['sign_median']['value']:.3f}",
                 f"{maps['residual_share']:.0e}",
                 f"{control:.2f}",
@@ -246,7 +246,7 @@ def fidelity(result: Result) -> str:
             "test frames (groups)",
             "Pearson median / 5th percentile",
             "overlap of the top 10 %",
-            "peak within one cell / kept",
+            "peak within one cell",
             "same sign",
         ),
         *(

@@ -80,7 +80,7 @@ class AcceptSpec:
     min_cam_pearson: float = 0.95
     min_cam_pearson_p5: float = 0.85
     min_cam_overlap: float = 0.7
-    min_cam_peak_kept: float = 0.95
+    min_cam_peak_kept: float = 0.9
     max_cam_residual: float = 0.02
     cam_pointing_margin: float = 0.05
     waive_cam: tuple[CamGate, ...] = ()

@@ -306,7 +306,7 @@ def explanations(result: Result) -> str:
             (
                 name,
                 plain_ratio(item["map_over_plain"]) if "map_over_plain" in item else f"– ({item.get('error', 'no map')})",
-                "; ".join(theirs) or "– (fails)",
+                "; ".join(theirs) or ("– (fails)" if peers else "– (not measured)"),
                 plain_ratio(grad_cam) if "ratio" in grad_cam else f"– ({grad_cam['error']})",
             )
         )

@@ -156,6 +156,7 @@ def test_compile_json_has_the_keys_of_the_contract(project, tmp_path):
     assert [gate["name"] for gate in document["gates"]] == [
         *("auc_difference_lower_bound", "harmful_flips", "flips", "net_harm"),
         *("sensitivity", "specificity", "subgroup_flips", "ece_increase"),
+        *("cam_pearson", "cam_pearson_p5", "cam_overlap", "cam_peak", "cam_residual", "cam_control"),
     ]
     assert all({"name", "value", "bound", "passed"} <= set(gate) for gate in document["gates"])
     for side in ("reference", "device"):

@@ -68,13 +68,13 @@ CASES = {
     "median below": (frames(pearson=[0.94] * 40), {"cam_pearson": "failed", "cam_pearson_p5": "passed"}),
     "a twentieth below": (frames(pearson=[0.5] * 4 + [0.99] * 36), {"cam_pearson": "passed", "cam_pearson_p5": "failed"}),
     "one of forty below": (frames(pearson=[0.5] + [0.99] * 39), {"cam_pearson_p5": "passed"}),
-    "peaks at the limit": (frames(shift=[2, 2] + [1] * 38), {"cam_peak": "passed"}),
-    "peaks beyond it": (frames(shift=[2, 2, 2] + [0] * 37), {"cam_peak": "failed"}),
+    "peaks at the limit": (frames(shift=[2] * 4 + [1] * 36), {"cam_peak": "passed"}),
+    "peaks beyond it": (frames(shift=[2] * 5 + [0] * 35), {"cam_peak": "failed"}),
     "few patients": (frames(groups=19), {"cam_pearson": "not demonstrated", "cam_peak": "not demonstrated"}),
     "enough patients": (frames(groups=20), {"cam_pearson": "passed", "cam_peak": "passed"}),
     "few patients, one frame": (frames(10, shift=[5] + [0] * 9), {"cam_peak": "not demonstrated"}),
     "few patients, two frames": (frames(10, shift=[5, 5] + [0] * 8), {"cam_peak": "failed"}),
-    "many patients, one frame of few": (frames(20, shift=[5, 5] + [0] * 18), {"cam_peak": "failed"}),
+    "many patients, one frame of few": (frames(20, shift=[5] * 3 + [0] * 17), {"cam_peak": "failed"}),
 }
 
 

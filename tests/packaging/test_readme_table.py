@@ -234,7 +234,10 @@ def test_every_figure_is_in_the_table():
             "70.0% → 60.0% of 50 (6 lost, 1 gained)",
         ),
         *("8 / 5 | refused: cam_peak", "| pooled-linear | resnet, other | 5e-06 | 8e-08 |", "| none | strange | – | – |"),
-        *("1.02× (1.01–1.03) | fp32: 1.18× (1.15–1.21) | 61.50×", "| odd | – (refused by the gate) | – (not measured) | – (not measured) |"),
+        *(
+            "1.02× (1.01–1.03) | fp32: 1.18× (1.15–1.21) | 61.50×",
+            "| odd | – (refused by the gate) | – (not measured) | – (not measured) |",
+        ),
         "| 480×640 grey | 1.55× (1.50–1.60) | 1.85× (1.80–1.90) |",
         *("6.50× (6.38–6.62)", "1.25× (1.12–1.38)", "1.00× (0.88–1.12, not steady)", "480 × 640"),
         *("tensorrt-int8, in the oracle", "0.9432", "4 / 3 of 300", "0.991 / 0.961", "4.3 MB"),

@@ -100,12 +100,13 @@ def gpus_of(library: Any) -> list[str]:
 
 def drive(told: Outcome, spec: EngineSpec, content: bytes, tensors: NDArray[np.uint8]) -> None:
     """Everything that a device does with a bundle's engine; an error of edgekit's own is put down and ends it."""
+    from edgekit.compiler.progress import Silent
     from edgekit.runtime.engines import tensorrt_build
     from edgekit.runtime.engines.tensorrt_engine import TensorRtEngine
 
     members = {spec.files[tensorrt_build.ROLE]: memoryview(content)}
     try:
-        built = tensorrt_build.build(spec, members, EngineCache(), _Quiet())
+        built = tensorrt_build.build(spec, members, EngineCache(), Silent())
         told.build_seconds, told.reached = built.build_seconds, "open"
         engine = TensorRtEngine.open(spec, members, plan_sha256=built.sha256)
         with contextlib.closing(engine):
@@ -117,22 +118,6 @@ def drive(told: Outcome, spec: EngineSpec, content: bytes, tensors: NDArray[np.u
         told.reached = "done"
     except EdgekitError as error:
         told.error = f"{type(error).__name__}: {error.message}"
-
-
-class _Quiet:
-    """Is told how far a build is, and tells nobody."""
-
-    def begin(self, stage: str, *, cached: bool) -> None:
-        pass
-
-    def step(self, done: int, total: int) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
-
-    def end(self) -> None:
-        pass
 
 
 def _main(folder: Path) -> None:

@@ -88,7 +88,7 @@ class ExplainStage(Stage[ExplainedGraph]):
             facts["multiplications"] = head.multiplications
             if head.multiplications >= _WORTH_A_NOTE:
                 progress.note(
-                    f"the class activation map ({head.kind}) costs {head.multiplications / 1e6:.0f} million multiplications a frame"
+                    f"the class activation map ({head.kind}) costs {head.multiplications / 1e6:.0f} million multiplications a frame; the head: {head.title}"
                 )
         facts["outputs"] = sizes[1]
         proto = ir.to_proto(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from edgekit.catalog.recipe import ModelSpec, load_recipe
 from edgekit.catalog.target import EngineChoice, Target, load_target
 from edgekit.compiler import checks
 from edgekit.compiler.finish import check_identity
-from edgekit.compiler.pack import cam_spec
+from edgekit.compiler.pack import cam_spec, shared_cam
 from edgekit.compiler.processes import Processes
 from edgekit.compiler.progress import Silent
 from edgekit.compiler.stages.explain import ExplainedGraph
@@ -145,6 +146,18 @@ def test_an_attention_that_is_computed_again_may_be_off_by_its_rounding(kind, to
     offset[0, 0] += 0.01
     spec = cam_spec(explained(kind), dataclasses.replace(found, offset=offset))
     assert spec.tolerance == pytest.approx(tolerance if kind == "attention" else max(1e-4, tolerance * spread), rel=1e-3)
+
+
+def test_engines_whose_maps_are_of_two_kinds_are_no_bundle():
+    """The manifest describes one map; an engine with another would be refused on the device only, when the first has failed."""
+    found = measured()
+    constant = dataclasses.replace(explained("pooled-linear"), bias=(0.5, 0.5))
+    proofs = [SimpleNamespace(graph=graph, measured_val=found, engine=SimpleNamespace(name=graph.kind)) for graph in (constant, constant)]
+    assert shared_cam(proofs).kind == "pooled-linear"
+    offset = dataclasses.replace(found, offset=np.full_like(found.logits, 0.5))
+    proofs[1] = SimpleNamespace(graph=explained("gradient"), measured_val=offset, engine=SimpleNamespace(name="other"))
+    with pytest.raises(ModelError, match="maps of several kinds"):
+        shared_cam(proofs)
 
 
 def test_a_map_of_nan_is_no_bundle():

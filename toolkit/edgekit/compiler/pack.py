@@ -33,6 +33,7 @@ from edgekit.compiler.stages.explain import ExplainedGraph
 from edgekit.compiler.stages.measure import Measured, open_artefact
 from edgekit.compiler.stages.quantize import Artefact
 from edgekit.compiler.versions import versions
+from edgekit.errors import ModelError
 from edgekit.evaluation.gates import GateResult
 from edgekit.imaging import phantom
 from edgekit.imaging.preprocess import preprocess
@@ -197,9 +198,18 @@ def _answers(engine: Engine, tensors: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def shared_cam(proofs: Sequence[Proof]) -> CamSpec | None:
-    """The manifest's entry of the map: the first engine's scale, and a tolerance that holds for all."""
+    """The manifest's entry of the map: the first engine's scale, and a tolerance that holds for all.
+
+    Raises:
+        ModelError: The engines' graphs have maps of two kinds, as a head that one rung rounds and another does not may have: the manifest describes one.
+    """
     found = [cam_spec(proof.graph, proof.measured_val) for proof in proofs]
     first = found[0]
+    if len({None if cam is None else (cam.kind, cam.rows, cam.columns, bool(cam.bias)) for cam in found}) > 1:
+        kinds = ", ".join(f"{proof.engine.name}: {proof.graph.kind or 'none'}" for proof in proofs)
+        raise ModelError(
+            f"the engines' graphs have maps of several kinds ({kinds})", hint="compile one target an engine, or take one ladder for all"
+        )
     return None if first is None else dataclasses.replace(first, tolerance=max(cam.tolerance for cam in found if cam is not None))
 
 

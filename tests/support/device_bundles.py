@@ -74,6 +74,8 @@ def graph(*, outputs: int, cam: bool = True, bias: float = 0.0, poison: float = 
     biases = np.array(BIASES[:outputs], dtype=np.float32)[None] + np.float32(bias)
     biases[0, 0] += np.float32(poison)
     logits = ops.add(ops.reduce_mean(maps, np.array([2, 3], dtype=np.int64)), ops.constant(biases))
+    for value, name in ((taken, "frame"), (logits, "logits"), (maps, "cam")):
+        value.output(0).get_tensor().set_names({name})
     model = openvino.Model([logits, maps] if cam else [logits], [taken], "by-hand")
     with tempfile.TemporaryDirectory() as folder:
         openvino.save_model(model, Path(folder) / "model.xml", compress_to_fp16=False)

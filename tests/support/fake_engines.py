@@ -18,13 +18,20 @@ class FakeEngine(Engine):
         cam: (outputs, rows, columns), or None.
         offset: (outputs,), or None.
         before: Called before every answer.
+        features: (channels,), or None.
     """
 
     def __init__(
-        self, logits: ArrayLike, cam: ArrayLike | None, before: Callable[[], object] = lambda: None, *, offset: ArrayLike | None = None
+        self,
+        logits: ArrayLike,
+        cam: ArrayLike | None,
+        before: Callable[[], object] = lambda: None,
+        *,
+        offset: ArrayLike | None = None,
+        features: ArrayLike | None = None,
     ) -> None:
-        cam, offset = (None if given is None else np.array(given, dtype=np.float32) for given in (cam, offset))
-        self.raw = RawOutput(logits=np.array(logits, dtype=np.float32), cam=cam, offset=offset)
+        cam, offset, features = (None if given is None else np.array(given, dtype=np.float32) for given in (cam, offset, features))
+        self.raw = RawOutput(logits=np.array(logits, dtype=np.float32), cam=cam, offset=offset, features=features)
         self.before = before
 
     @classmethod
@@ -43,13 +50,17 @@ class FakeEngine(Engine):
         return (1, 16, 16, 1)
 
     @property
-    def map_shape(self):
-        return None if self.raw.cam is None else self.raw.cam.shape
+    def output_shapes(self):
+        outputs = self.raw.logits.shape[-1]
+        shapes = {"logits": (1, outputs)}
+        if self.raw.cam is not None:
+            shapes["cam"] = (1, *self.raw.cam.shape)
+        if self.raw.offset is not None:
+            shapes["offset"] = (1, outputs)
+        if self.raw.features is not None:
+            shapes["features"] = (1, *self.raw.features.shape)
+        return shapes
 
-    @property
-    def gives_offset(self):
-        return self.raw.offset is not None
-
-    def _infer(self, tensor: NDArray[np.uint8]) -> RawOutput:  # noqa: ARG002 - the contract's
+    def _infer(self, tensor: NDArray[np.uint8], state: NDArray[np.float32] | None) -> RawOutput:  # noqa: ARG002 - the contract's
         self.before()
         return self.raw

@@ -39,7 +39,7 @@ REFUSED = {
     "map-of-another-size": (BundleError, r"computes maps of the shape \(2, 2, 2\), the manifest says \(2, 4, 4\)"),
     "map-missing": (BundleError, "computes maps of the shape None"),
     "map-not-listed": (BundleError, "the manifest says None"),
-    "more-outputs": (BundleError, r"outputs \[\(1, 3\), \(1, 3, 4, 4\)\] are not the 2 logits"),
+    "more-outputs": (BundleError, r"outputs \{'logits': \(1, 3\), 'cam': \(1, 3, 4, 4\)\} are not the 2 logits"),
     "other-architecture": (TargetError, "proven on aarch64-be, this machine is"),
     "unknown-engine": (BundleError, "the engine 'openvina' is not known"),
     "engine-too-old": (TargetError, "is older than 9999.1"),
@@ -428,3 +428,24 @@ def test_a_bundle_of_another_cpu_does_not_open(path, tmp_path, monkeypatch):
     changed = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, target=target))
     with pytest.raises(TargetError, match="cannot be read"):
         Classifier(changed)
+
+
+def test_a_map_that_is_not_asked_for(path):
+    """Without `explain` the answer is the same, has no map and no frame, and says why; asking for an overlay is then an error."""
+    classifier = Classifier(open_bundle(path))
+    asked, plain = classifier.predict(frame()), classifier.predict(frame(), explain=False)
+    assert (plain.label, plain.probabilities, plain.logits) == (asked.label, asked.probabilities, asked.logits)
+    assert (plain.cam, plain.reason, asked.reason) == (None, "the map was not asked for", "")
+    with pytest.raises(DataError, match="not asked for"):
+        plain.overlay()
+
+
+def test_a_clip_of_a_plain_classifier_answers_as_it_does(path):
+    """Nothing goes from frame to frame: in any order, and after a frame that was refused, the answers are the classifier's."""
+    classifier = Classifier(open_bundle(path))
+    clip = classifier.clip()
+    for seed in (0, 1, 0):
+        assert clip.predict(frame(seed)).logits == classifier.predict(frame(seed)).logits
+    with pytest.raises(DataError, match="uint8"):
+        clip.predict(frame().astype(np.float32))
+    assert clip.predict(frame(1), explain=False).logits == classifier.predict(frame(1)).logits

@@ -125,12 +125,12 @@ WRONG = {
     "more-logits": ([FRAME], [port("logits", "float32", (1, 3))], {"logits": ("float32", (1, 3))}, "not the 2 logits"),
     "flat-logits": ([FRAME], [port("logits", "float32", (2,))], {"logits": ("float32", (2,))}, "not the 2 logits"),
     "integer-logits": ([FRAME], [port("logits", "int64", (1, 2))], {"logits": ("int64", (1, 2))}, "not the 2 logits"),
-    "map-first": ([FRAME], [CAM, LOGITS], WITH_CAM, "not the 2 logits"),
+    "unknown-output": ([FRAME], [port("answer", "float32", (1, 2))], {"answer": ("float32", (1, 2))}, "outputs are answer; a bundle's are"),
     "two-maps": (
         [FRAME],
         [LOGITS, CAM, port("more", "float32", (1, 2, 4, 4))],
         {**WITH_CAM, "more": ("float32", (1, 2, 4, 4))},
-        "a map each",
+        "outputs are logits, cam, more; a bundle's are",
     ),
     "a-map-for-another-number": (
         [FRAME],

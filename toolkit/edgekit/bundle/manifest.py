@@ -29,8 +29,12 @@ MODEL_FOLDER, GOLDEN_FOLDER, REPORT_FOLDER = "model/", "golden/", "report/"
 MAX_SECURITY_VERSION = 2**31 - 1
 """Largest security version; it leaves no room to lock a device out of every later release by one huge number."""
 
-OUTPUT_NAMES = ("logits", "cam", "offset")
-"""What a graph's outputs are called, in their order; the second where there are maps, the third where their bias depends on the frame."""
+INPUT_NAMES = ("frame", "state")
+"""What a graph's inputs are called; the second where the classifier is recurrent."""
+
+OUTPUT_NAMES = ("logits", "cam", "offset", "features", "next_state")
+"""What a graph's outputs are called, in their order; every graph has the first. The others are there where there are maps, where the bias of the maps depends
+on the frame, where the input gate judges features, and where the classifier is recurrent."""
 
 CamKind = Literal["pooled-linear", "complete", "gradient", "attention", "masking"]
 """What a map is; `CamSpec` says what each means."""

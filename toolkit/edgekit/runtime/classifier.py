@@ -19,6 +19,7 @@ Rules this file keeps:
 5. Logit = mean of the map + bias is checked on every frame, with the graph's own offset where the bias depends on the frame; a map that breaks it is withheld,
    the answer is kept.
 6. `predict` may be called from several threads; frames are then answered one at a time, and an answer is wholly of one engine.
+7. Nothing is kept from frame to frame here: what belongs to a sequence of frames is in `clip.Clip`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter_ns
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +49,10 @@ from edgekit.runtime.engines.base import Engine, ModelRefusedError, RawOutput
 from edgekit.runtime.engines.choice import candidates, open_candidate
 from edgekit.runtime.prediction import Prediction
 
+if TYPE_CHECKING:
+    from edgekit.runtime.clip import Clip
+
+_NOT_ASKED_FOR = "the map was not asked for"
 _MAP_WITHHELD = "the map does not add up to the logit and is withheld"
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -125,34 +131,47 @@ class Classifier:
                 self._closed = True
                 self.engine.close()
 
-    def predict(self, frame: NDArray[np.uint8]) -> Prediction:
+    def predict(self, frame: NDArray[np.uint8], *, explain: bool = True) -> Prediction:
         """Classifies one frame.
 
         Args:
-            frame: uint8 (rows, columns), or uint8 (rows, columns, 3) in RGB order. It is copied before anything is computed from it, so
-                a camera may write into the buffer again at any time.
+            frame: uint8 (rows, columns), or uint8 (rows, columns, 3) in RGB order. The answer keeps a copy for its overlay, so a camera may write into the buffer
+                again as soon as this returns.
+            explain: Whether the answer has its map. The graph computes it in any case; without it nothing is copied or checked, and there is no overlay.
 
         Raises:
             DataError: The frame is not one: wrong type, shape, empty or too large.
             TargetError: The engine failed, and no other engine of the bundle can run here; or the classifier was closed.
             BundleError: The engine failed, and the bundle is wrong about the next one.
         """
+        return self.step(frame, None, explain=explain)[0]
+
+    def clip(self) -> Clip:
+        """A clip in progress: what belongs to a sequence of frames, such as those of a cine or a camera. Each source has its own."""
+        from edgekit.runtime.clip import Clip
+
+        return Clip(self)
+
+    def step(
+        self, frame: NDArray[np.uint8], state: NDArray[np.float32] | None, *, explain: bool = True
+    ) -> tuple[Prediction, NDArray[np.float32] | None]:
+        """One frame of a clip, for `Clip`: the answer, and the state that the next frame is given. Arguments and errors as in `predict`."""
         start = perf_counter_ns()
-        held = check_frame(frame).copy()
+        held = check_frame(frame).copy() if explain else check_frame(frame)
         tensor = preprocess(held, self.manifest.input)
         prepared = perf_counter_ns()
         with self._lock:
-            found = self._infer(tensor)
+            found = self._infer(tensor, state)
         inferred = perf_counter_ns()
-        return self._answer(held, found, (start, prepared, inferred))
+        return self._answer(held if explain else None, found, (start, prepared, inferred)), found.raw.next_state
 
-    def _infer(self, tensor: NDArray[np.uint8]) -> _Inferred:
+    def _infer(self, tensor: NDArray[np.uint8], state: NDArray[np.float32] | None) -> _Inferred:
         """What the engine gives, or the first of those after it that does (rule 3); under the lock."""
         if self._closed:
             raise TargetError("the classifier was closed", hint="open the bundle again")
         while True:
             try:
-                raw = self.engine.infer(tensor)
+                raw = self.engine.infer(tensor, state)
             except TargetError as error:
                 failed, before = self.engine, len(self.engine_notes)
                 self.engine_notes.append(f"{self.engine_name}: failed on a frame: {error.message}")
@@ -164,14 +183,14 @@ class Classifier:
             else:
                 return _Inferred(raw=raw, engine=self.engine_name, notes=tuple(self.engine_notes), temperature=self._temperature)
 
-    def _answer(self, held: NDArray[np.uint8], inferred_by: _Inferred, clock: tuple[int, int, int]) -> Prediction:
+    def _answer(self, held: NDArray[np.uint8] | None, inferred_by: _Inferred, clock: tuple[int, int, int]) -> Prediction:
         manifest, raw = self.manifest, inferred_by.raw
         output = manifest.output
         logits = decision.logits_by_label(raw.logits, output)
         probability = decision.probabilities(logits, output, outputs=len(raw.logits), temperature=inferred_by.temperature)
         chosen = decision.answers(probability[None], output, manifest.decision.thresholds)[0]
         named = tuple(label for label, is_chosen in zip(output.labels, chosen, strict=True) if is_chosen)
-        maps, reason = _maps(raw, manifest.cam, manifest.cam_reason, len(output.labels))
+        maps, reason = (None, _NOT_ASKED_FOR) if held is None else _maps(raw, manifest.cam, manifest.cam_reason, len(output.labels))
         start, prepared, inferred = clock
         end = perf_counter_ns()
         return Prediction(

@@ -75,7 +75,7 @@ class Prediction:
     stages_ms: dict[str, float]
     latency_ms: float
     _maps: NDArray[np.float32] | None = field(repr=False)
-    _frame: NDArray[np.uint8] = field(repr=False)
+    _frame: NDArray[np.uint8] | None = field(repr=False)
     _manifest: Manifest = field(repr=False)
 
     @property
@@ -151,7 +151,7 @@ class Prediction:
         chosen = self._explained(label)
         found = self.cam_for(chosen) if drawing.against is None else self.cam_against(chosen, drawing.against)
         spec = self._manifest.cam
-        if found is None or spec is None:
+        if found is None or spec is None or self._frame is None:
             raise self._no_map()
         withheld = self.why_not_drawn(chosen, drawing)
         picture = overlay.render(

@@ -16,7 +16,7 @@ from edgekit.bundle.manifest import OUTPUT_NAMES, CamKind
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-LOGITS, CAM, OFFSET = OUTPUT_NAMES
+LOGITS, CAM, OFFSET, FEATURES, NEXT_STATE = OUTPUT_NAMES
 PREFIX = "cam_head/"
 
 

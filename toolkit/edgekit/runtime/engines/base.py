@@ -5,20 +5,24 @@ Rules every engine keeps:
 1. It runs exactly the settings of its `EngineSpec`: the precision that was proven is the precision that runs, or it refuses to open.
 2. It takes the model from verified bytes in memory, never from a path.
 3. `infer` checks the tensor, calls `_infer`, and refuses logits that are no numbers; outputs are fresh arrays the caller owns.
-4. It sends nothing anywhere.
+4. Inputs and outputs are known by their names (`INPUT_NAMES`, `OUTPUT_NAMES`), never by their place.
+5. It keeps nothing from frame to frame: the state of a recurrent classifier is given and given back.
+6. It sends nothing anywhere.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bundle.manifest import EngineSpec
+from edgekit.bundle.manifest import INPUT_NAMES, OUTPUT_NAMES, EngineSpec
 from edgekit.errors import BundleError, DataError, NotFiniteError, TargetError
+
+STATE = INPUT_NAMES[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,19 +33,27 @@ class RawOutput:
         logits: float32 (outputs,), finite.
         cam: float32 (outputs, rows, columns) in logit units; None where the graph has no map.
         offset: float32 (outputs,), what the mean of a map lacks to the logit on this frame; None where that is a constant of the manifest.
+        features: float32 (channels,), the features that the input gate judges; None where the graph gives none.
+        next_state: float32, the shape of the graph's input `state`: what a recurrent classifier is given with the next frame; None where it is not recurrent.
     """
 
     logits: NDArray[np.float32]
     cam: NDArray[np.float32] | None
     offset: NDArray[np.float32] | None = None
+    features: NDArray[np.float32] | None = None
+    next_state: NDArray[np.float32] | None = None
 
     @classmethod
-    def of(cls, outputs: Sequence[NDArray[np.generic]]) -> RawOutput:
-        """Copies what an engine gives, in the graph's order, each with the batch's axis."""
-        logits, cam, offset, *_ = (*(np.array(output[0], dtype=np.float32) for output in outputs), None, None)
-        if logits is None:
-            raise ValueError("there are no outputs")
-        return cls(logits=logits, cam=cam, offset=offset)
+    def of(cls, outputs: Mapping[str, NDArray[np.generic]]) -> RawOutput:
+        """Copies what an engine gives, by the names of the graph's outputs, each with the batch's axis; a state keeps it."""
+        owned = {name: np.array(output if name == "next_state" else output[0], dtype=np.float32) for name, output in outputs.items()}
+        return cls(
+            logits=owned["logits"],
+            cam=owned.get("cam"),
+            offset=owned.get("offset"),
+            features=owned.get("features"),
+            next_state=owned.get("next_state"),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +104,24 @@ class Engine(ABC):
 
     @property
     @abstractmethod
-    def map_shape(self) -> tuple[int, ...] | None:
-        """Shape of the maps the graph computes, (outputs, rows, columns); None where it computes none."""
+    def output_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Name of an output, one of `OUTPUT_NAMES`, to its shape with the batch's axis; of the outputs that the graph has."""
 
     @property
-    @abstractmethod
+    def state_shape(self) -> tuple[int, ...] | None:
+        """Shape of the float32 state the graph takes with a frame; None where it takes none."""
+        return None
+
+    @property
+    def map_shape(self) -> tuple[int, ...] | None:
+        """Shape of the maps the graph computes, (outputs, rows, columns); None where it computes none."""
+        shape = self.output_shapes.get("cam")
+        return None if shape is None else shape[1:]
+
+    @property
     def gives_offset(self) -> bool:
         """Whether the graph computes what the mean of a map lacks to the logit."""
+        return "offset" in self.output_shapes
 
     def close(self) -> None:
         """Gives back what the engine holds beside memory of this process; it answers no more. Without it, that happens when it is collected.
@@ -108,34 +131,44 @@ class Engine(ABC):
         return
 
     @abstractmethod
-    def _infer(self, tensor: NDArray[np.uint8]) -> RawOutput: ...
+    def _infer(self, tensor: NDArray[np.uint8], state: NDArray[np.float32] | None) -> RawOutput: ...
 
-    def infer(self, tensor: NDArray[np.uint8]) -> RawOutput:
+    def infer(self, tensor: NDArray[np.uint8], state: NDArray[np.float32] | None = None) -> RawOutput:
         """Runs one frame.
 
         Args:
             tensor: uint8 (1, rows, columns, channels) from `imaging.preprocess`, contiguous.
+            state: float32 of `state_shape`, contiguous, finite: `next_state` of the frame before, or what the manifest says of the first; None where the
+                graph takes none.
 
         Raises:
-            DataError: The tensor does not fit the graph.
-            NotFiniteError: A logit is NaN or infinite.
+            DataError: The tensor or the state does not fit the graph.
+            NotFiniteError: A logit or the next state is NaN or infinite.
             TargetError: The engine failed.
         """
         if tensor.dtype != np.uint8 or tensor.shape != self.input_shape:
             raise DataError(
                 f"the graph takes uint8 {self.input_shape}, not {tensor.dtype} {tensor.shape}", hint="`imaging.preprocess` makes the tensor"
             )
-        raw = self._infer(tensor)
-        maps = None if raw.cam is None else raw.cam.shape
-        if raw.logits.ndim != 1 or maps != self.map_shape or (raw.offset is not None and raw.offset.shape != raw.logits.shape):
-            # An engine's optimizer that gets a shape wrong gives what the graph does not say.
-            found = [None if output is None else output.shape for output in (raw.logits, raw.cam, raw.offset)]
+        given = None if state is None else state.shape
+        if given != self.state_shape or (state is not None and state.dtype != np.float32):
+            raise DataError(
+                f"the graph takes a state of the shape {self.state_shape}, not {given}", hint="`Classifier.clip` keeps the state of a clip"
+            )
+        raw = self._infer(tensor, state)
+        self._check(raw)
+        return raw
+
+    def _check(self, raw: RawOutput) -> None:
+        """An engine's optimizer that gets a shape wrong gives what the graph does not say."""
+        shapes = self.output_shapes
+        found = {name: getattr(raw, name).shape for name in OUTPUT_NAMES if getattr(raw, name) is not None}
+        if found != {name: shape if name == "next_state" else shape[1:] for name, shape in shapes.items()}:
             raise TargetError(f"the engine gives outputs of the shapes {found}, which the graph does not have", hint="report this")
-        if not np.isfinite(raw.logits).all():
+        if not np.isfinite(raw.logits).all() or (raw.next_state is not None and not np.isfinite(raw.next_state).all()):
             raise NotFiniteError(
                 "the model answered with NaN or infinite logits", hint="edgekit verify BUNDLE compares it with its golden frames"
             )
-        return raw
 
 
 def check_version(library: str, version: str, spec: EngineSpec) -> None:
@@ -154,24 +187,38 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
-def check_shapes(taken: Sequence[tuple[int, ...]], given: Sequence[tuple[int, ...]], spec: EngineSpec) -> None:
-    """Refuses a graph that is not one tensor (1, rows, columns, channels) in, logits and at most maps and their offset out.
+def check_shapes(taken: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], spec: EngineSpec) -> None:
+    """Refuses a graph that is not a frame and at most a state in, and what `OUTPUT_NAMES` lists out.
 
     Args:
-        taken: Shapes of the inputs; empty where one is left open.
-        given: Shapes of the outputs.
+        taken: Name of an input to its shape; empty where one is left open.
+        given: Name of an output to its shape.
         spec: The manifest's entry.
 
     Raises:
         BundleError: Names what was found.
     """
     again = "compile the bundle again"
-    if len(taken) != 1 or len(taken[0]) != 4:
-        raise BundleError(f"the model's inputs {list(taken)} are not one uint8 tensor (1, rows, columns, channels)", hint=again)
-    logits, maps, offset = given[:1], given[1:2], given[2:]
-    if list(logits) != [(1, spec.outputs)]:
-        raise BundleError(f"the model's outputs {list(given)} are not the {spec.outputs} logits that the manifest names", hint=again)
-    if any(len(shape) != 4 or shape[:2] != (1, spec.outputs) for shape in maps) or list(offset) not in ([], [(1, spec.outputs)]):
-        raise BundleError(
-            f"the model's outputs {list(given)} are not {spec.outputs} logits, a map each and at most an offset each", hint=again
-        )
+    frames, state = dict(taken), taken.get("state")
+    frames.pop("state", None)
+    if len(frames) != 1 or any(len(shape) != 4 or 0 in shape for shape in frames.values()):
+        raise BundleError(f"the model's inputs {dict(taken)} are not one uint8 tensor (1, rows, columns, channels)", hint=again)
+    unknown = [name for name in given if name not in OUTPUT_NAMES]
+    if unknown:
+        raise BundleError(f"the model's outputs are {', '.join(given)}; a bundle's are among {', '.join(OUTPUT_NAMES)}", hint=again)
+    if given.get("logits") != (1, spec.outputs):
+        raise BundleError(f"the model's outputs {dict(given)} are not the {spec.outputs} logits that the manifest names", hint=again)
+    maps, offset, features = given.get("cam"), given.get("offset"), given.get("features")
+    if maps is not None and (len(maps) != 4 or maps[:2] != (1, spec.outputs) or 0 in maps):
+        raise BundleError(f"the model's outputs {dict(given)} are not {spec.outputs} logits and a map each", hint=again)
+    if offset is not None and (maps is None or offset != (1, spec.outputs)):
+        raise BundleError(f"the model's outputs {dict(given)} are not {spec.outputs} logits, a map each and an offset each", hint=again)
+    if features is not None and (len(features) != 2 or features[0] != 1 or features[1] < 1):
+        raise BundleError(f"the model's features {features} are not one vector", hint=again)
+    if given.get("next_state") != state:
+        raise BundleError(f"the model takes a state {state} and gives {given.get('next_state')}", hint=again)
+
+
+def in_order(outputs: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The outputs in the order of `OUTPUT_NAMES`."""
+    return {name: outputs[name] for name in OUTPUT_NAMES if name in outputs}

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.errors import BundleError, MissingEngineError, TargetError, nearest
-from edgekit.runtime.engines.base import Availability, Engine, ModelRefusedError, RawOutput, check_shapes, check_version
+from edgekit.runtime.engines.base import STATE, Availability, Engine, ModelRefusedError, RawOutput, check_shapes, check_version, in_order
 from edgekit.runtime.engines.onnx_wire import check_self_contained
 
 PROVIDER = "CPUExecutionProvider"
@@ -105,11 +105,10 @@ class OnnxRuntimeEngine(Engine):
         self._version = version
         self._settings = dict(settings)
         self._precision = precision
-        self._input = session.get_inputs()[0]
-        outputs = session.get_outputs()
-        self._names = [output.name for output in outputs]
-        self._shape = tuple(self._input.shape)
-        self._map_shape = tuple(outputs[1].shape)[1:] if len(outputs) > 1 else None
+        inputs = {port.name: tuple(port.shape) for port in session.get_inputs()}
+        self._state_shape = inputs.pop(STATE, None)
+        self._input, self._shape = next(iter(inputs.items()))
+        self._output_shapes = in_order({port.name: tuple(port.shape) for port in session.get_outputs()})
 
     @classmethod
     def open(cls, spec: EngineSpec, members: Mapping[str, memoryview]) -> OnnxRuntimeEngine:
@@ -155,21 +154,22 @@ class OnnxRuntimeEngine(Engine):
         return self._shape
 
     @property
-    def map_shape(self) -> tuple[int, ...] | None:
-        return self._map_shape
+    def output_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return self._output_shapes
 
     @property
-    def gives_offset(self) -> bool:
-        return len(self._names) > 2
+    def state_shape(self) -> tuple[int, ...] | None:
+        return self._state_shape
 
-    def _infer(self, tensor: NDArray[np.uint8]) -> RawOutput:
+    def _infer(self, tensor: NDArray[np.uint8], state: NDArray[np.float32] | None) -> RawOutput:
+        names = list(self._output_shapes)
         try:
-            results = self._session.run(self._names, {self._input.name: tensor})
+            results = self._session.run(names, {self._input: tensor} if state is None else {self._input: tensor, STATE: state})
         except Exception as error:  # the library raises many kinds
             raise TargetError(
                 f"ONNX Runtime failed on a frame: {first_line(error)}", hint="edgekit doctor shows what this machine can run"
             ) from error
-        return RawOutput.of(results)
+        return RawOutput.of(dict(zip(names, results, strict=True)))
 
 
 def first_line(error: BaseException) -> str:
@@ -192,8 +192,9 @@ def _check_session(session: Any, spec: EngineSpec) -> None:
     providers = session.get_providers()
     if providers != [PROVIDER]:
         raise TargetError(f"ONNX Runtime runs the model on {', '.join(providers)}, it was proven on {PROVIDER}", hint="edgekit doctor")
-    taken, given = ([_static(port) for port in ports] for ports in (session.get_inputs(), session.get_outputs()))
-    if any(port.type != "tensor(uint8)" for port in session.get_inputs()):
+    taken, given = ({port.name: _static(port) for port in ports} for ports in (session.get_inputs(), session.get_outputs()))
+    kinds = {port.name: port.type for port in session.get_inputs()}
+    if any(kind != ("tensor(float)" if name == STATE else "tensor(uint8)") for name, kind in kinds.items()):
         raise BundleError(f"the model's inputs {taken} are not one uint8 tensor (1, rows, columns, channels)", hint=_AGAIN)
     if any(port.type != "tensor(float)" for port in session.get_outputs()):
         raise BundleError(f"the model's outputs {given} are not the {spec.outputs} logits, and a map each, in float32", hint=_AGAIN)

@@ -6,7 +6,8 @@ Rules this file keeps:
 2. Precision is pinned: OpenVINO chooses bfloat16 by itself on CPUs that have it, and that moves logits; the setting that was proven is set
    and then read back. So is the device: OpenVINO may otherwise run on another one than was meant.
 3. A bundle chooses among the settings that are listed here and no others: OpenVINO has some that write files or load code.
-4. One request, reused; outputs are copied out because the request's memory is overwritten by the next frame.
+4. One request, reused, on memory that is bound to it once: no dictionary is built and no tensor is made a frame. Outputs are copied out because that memory
+   is overwritten by the next frame.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bundle.manifest import EngineSpec
+from edgekit.bundle.manifest import INPUT_NAMES, OUTPUT_NAMES, EngineSpec
 from edgekit.errors import BundleError, MissingEngineError, TargetError, nearest
-from edgekit.runtime.engines.base import Availability, Engine, ModelRefusedError, RawOutput, check_shapes, check_version
+from edgekit.runtime.engines.base import STATE, Availability, Engine, ModelRefusedError, RawOutput, check_shapes, check_version
 
 DEVICES = ("CPU", "GPU", "NPU")
 """What the setting DEVICE may be; the first where it is left out."""
@@ -98,9 +99,16 @@ class OpenVinoEngine(Engine):
         self._request = compiled.create_infer_request()
         self._version = version
         self._on_cpu = compiled.get_property("EXECUTION_DEVICES") == ["CPU"]
-        self._shape = tuple(int(side) for side in compiled.inputs[0].shape)
-        self._map_shape = tuple(int(side) for side in compiled.outputs[1].shape)[1:] if len(compiled.outputs) > 1 else None
-        self._outputs = len(compiled.outputs)
+        library = load_library()
+        inputs, outputs = _named(compiled.inputs, INPUT_NAMES), _named(compiled.outputs, OUTPUT_NAMES)
+        taken = [name for name in inputs if name != STATE]
+        self._frame = np.zeros(_static_shape(inputs[taken[0]]), np.uint8)
+        self._state = np.zeros(_static_shape(inputs[STATE]), np.float32) if STATE in inputs else None
+        self._given = {name: np.zeros(_static_shape(outputs[name]), np.float32) for name in OUTPUT_NAMES if name in outputs}
+        for name, port in inputs.items():
+            self._request.set_tensor(port, library.Tensor(self._state if name == STATE else self._frame, shared_memory=True))
+        for name, memory in self._given.items():
+            self._request.set_tensor(outputs[name], library.Tensor(memory, shared_memory=True))
 
     @classmethod
     def open(cls, spec: EngineSpec, members: Mapping[str, memoryview]) -> OpenVinoEngine:
@@ -147,24 +155,28 @@ class OpenVinoEngine(Engine):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        return self._shape
+        return self._frame.shape
 
     @property
-    def map_shape(self) -> tuple[int, ...] | None:
-        return self._map_shape
+    def output_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {name: memory.shape for name, memory in self._given.items()}
 
     @property
-    def gives_offset(self) -> bool:
-        return self._outputs > 2
+    def state_shape(self) -> tuple[int, ...] | None:
+        return None if self._state is None else self._state.shape
 
-    def _infer(self, tensor: NDArray[np.uint8]) -> RawOutput:
+    def _infer(self, tensor: NDArray[np.uint8], state: NDArray[np.float32] | None) -> RawOutput:
+        np.copyto(self._frame, tensor)
+        if self._state is not None and state is not None:
+            np.copyto(self._state, state)
         try:
-            results = self._request.infer([tensor], share_inputs=True, share_outputs=True)
+            self._request.start_async()
+            self._request.wait()
         except RuntimeError as error:
             raise TargetError(
                 f"OpenVINO failed on a frame: {_first_line(error)}", hint="edgekit doctor shows what this machine can run"
             ) from error
-        return RawOutput.of([results[index] for index in range(self._outputs)])
+        return RawOutput.of(self._given)
 
 
 def _check_spec(spec: EngineSpec) -> None:
@@ -182,10 +194,21 @@ def _check_spec(spec: EngineSpec) -> None:
 
 def _check_graph(model: Any, spec: EngineSpec) -> None:
     """Refuses a graph that is not one uint8 tensor in, logits and at most maps and their offset out."""
-    taken, given = ([_static_shape(port) for port in ports] for ports in (model.inputs, model.outputs))
-    if any(port.get_element_type().get_type_name() != "u8" for port in model.inputs):
+    inputs, outputs = _named(model.inputs, INPUT_NAMES), _named(model.outputs, OUTPUT_NAMES)
+    taken, given = ({name: _static_shape(port) for name, port in ports.items()} for ports in (inputs, outputs))
+    if any(port.get_element_type().get_type_name() != ("f32" if name == STATE else "u8") for name, port in inputs.items()):
         raise BundleError(f"the model's inputs {taken} are not one uint8 tensor (1, rows, columns, channels)", hint=_AGAIN)
     check_shapes(taken, given, spec)
+
+
+def _named(ports: Sequence[Any], known: Sequence[str]) -> dict[str, Any]:
+    """Inputs or outputs by name: by the one that is known where a value has several; two of one name are refused by the place of the second."""
+    found: dict[str, Any] = {}
+    for place, port in enumerate(ports):
+        names = sorted(port.get_names())
+        name = next((one for one in known if one in names), names[0] if names else "")
+        found[name if name and name not in found else f"{name} at {place}"] = port
+    return found
 
 
 def _static_shape(port: Any) -> tuple[int, ...]:

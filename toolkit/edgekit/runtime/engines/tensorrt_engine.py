@@ -22,11 +22,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bundle.manifest import OUTPUT_NAMES, EngineSpec
+from edgekit.bundle.manifest import EngineSpec
 from edgekit.errors import BundleError, EdgekitError, TargetError
 from edgekit.runtime.engines import cuda as cuda_layer
 from edgekit.runtime.engines import tensorrt_api, tensorrt_build
-from edgekit.runtime.engines.base import Availability, Engine, EngineNotBuiltError, RawOutput
+from edgekit.runtime.engines.base import STATE, Availability, Engine, EngineNotBuiltError, RawOutput, check_shapes, in_order
 from edgekit.runtime.engines.cache_keys import EntryKey, Unusable
 from edgekit.runtime.engines.cuda.base import Cuda, DeviceBuffer, DeviceFacts, Graph, HostBuffer, Resource, Stream
 from edgekit.runtime.engines.engine_cache import EngineCache
@@ -44,8 +44,6 @@ class TensorRtEngine(Engine):
         self._program = program
         self._spec = spec
         self._version = version
-        maps = program.outputs[1:]
-        self._map_shape = maps[0].facts.shape[1:] if maps else None
         self._free = weakref.finalize(self, program.free)
         program.warm_up(cuda_graph=cuda_graph)
 
@@ -109,20 +107,21 @@ class TensorRtEngine(Engine):
         return self._program.taken.facts.shape
 
     @property
-    def map_shape(self) -> tuple[int, ...] | None:
-        return self._map_shape
+    def output_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {port.facts.name: port.facts.shape for port in self._program.outputs}
 
     @property
-    def gives_offset(self) -> bool:
-        return len(self._program.outputs) > 2
+    def state_shape(self) -> tuple[int, ...] | None:
+        state = self._program.state
+        return None if state is None else state.facts.shape
 
     def close(self) -> None:
         self._free()
 
-    def _infer(self, tensor: NDArray[np.uint8]) -> RawOutput:
+    def _infer(self, tensor: NDArray[np.uint8], state: NDArray[np.float32] | None) -> RawOutput:
         if not self._free.alive:
             raise TargetError("the engine was closed", hint="open the bundle again")
-        return RawOutput.of(self._program.run(tensor))
+        return RawOutput.of(self._program.run(tensor, state))
 
 
 def _cached_plan(key: EntryKey, sha256: str) -> bytes:
@@ -152,6 +151,7 @@ class _Program:
     """A loaded plan with its memory and its stream."""
 
     taken: _Port
+    state: _Port | None
     outputs: list[_Port]
     stream: Stream
 
@@ -177,7 +177,7 @@ class _Program:
         with self._cuda.active():
             self._objects += tensorrt_api.load_plan(api, plan)
             engine = self._objects[-1]
-            taken, outputs = _sorted_tensors(tensorrt_api.tensors(engine), spec)
+            inputs, outputs = _sorted_tensors(tensorrt_api.tensors(engine), spec)
             context = engine.create_execution_context()
             if context is None:
                 raise TargetError(
@@ -185,46 +185,52 @@ class _Program:
                 )
             self._objects.append(context)
             self.stream = self._hold(self._cuda.stream())
-            self.taken, *self.outputs = [self._port(facts) for facts in (taken, *outputs)]
-            if not context.set_input_shape(taken.name, taken.shape):
-                raise TargetError(f"TensorRT does not take the shape {taken.shape} of its own input", hint="edgekit build BUNDLE")
-            for port in (self.taken, *self.outputs):
+            ports = [self._port(facts) for facts in inputs]
+            self.taken, self.state = ports[0], ports[1] if len(ports) > 1 else None
+            self.outputs = [self._port(facts) for facts in outputs]
+            for facts in inputs:
+                if not context.set_input_shape(facts.name, facts.shape):
+                    raise TargetError(f"TensorRT does not take the shape {facts.shape} of its own input", hint="edgekit build BUNDLE")
+            for port in (*ports, *self.outputs):
                 if not context.set_tensor_address(port.facts.name, port.address):
                     raise TargetError(f"TensorRT does not take the memory of {port.facts.name!r}: {api.why()}", hint="report this")
 
     def warm_up(self, *, cuda_graph: bool) -> None:
         """Runs once as it is, and then captures a graph that must give the same answer (rule 3)."""
         frame = np.arange(self.taken.array.size, dtype=np.uint32).astype(np.uint8).reshape(self.taken.array.shape)
-        expected = self.run(frame)
+        state = None if self.state is None else np.zeros(self.state.facts.shape, np.float32)
+        expected = self.run(frame, state)
         if not cuda_graph:
             self.no_graph = "not wanted by the bundle"
             return
         try:
             self._graph = self._capture()
-            found = self.run(frame)
+            found = self.run(frame, state)
             self.no_graph = "" if _same(found, expected) else "not used: its answers differ from a plain run's"
         except TargetError as error:
             self.no_graph = f"not used: {error.message}"
         if self.no_graph:
             self._graph = None
             # What failed may have left the context unusable; better to know now than at the first frame.
-            if not _same(self.run(frame), expected):
+            if not _same(self.run(frame, state), expected):
                 raise TargetError("TensorRT gives another answer after a CUDA graph could not be captured", hint="report this")
 
-    def run(self, tensor: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """Outputs of one frame, as fresh arrays of the engine's shapes: logits float32 (1, outputs), then maps and their offset where there are any.
+    def run(self, tensor: NDArray[np.uint8], state: NDArray[np.float32] | None) -> dict[str, NDArray[np.float32]]:
+        """Outputs of one frame by name, as fresh arrays of the engine's shapes.
 
         Raises:
             TargetError: The device or the library failed.
         """
         with self._cuda.active():
             self.taken.array[...] = tensor
+            if self.state is not None:
+                self.state.array[...] = state
             if self._graph is None:
                 self._enqueue()
             else:
                 self._cuda.launch(self._graph, self.stream)
             self._cuda.synchronize(self.stream)
-            return [port.array.copy() for port in self.outputs]
+            return {port.facts.name: port.array.copy() for port in self.outputs}
 
     def layers(self) -> str:
         """The engine inspector's JSON."""
@@ -255,8 +261,9 @@ class _Program:
             self._cuda.close()
 
     def _enqueue(self) -> None:
-        if self.taken.device is not None:
-            self._cuda.copy_to_device_async(self.taken.device, self.taken.host, self.stream)
+        for port in (self.taken, self.state):
+            if port is not None and port.device is not None:
+                self._cuda.copy_to_device_async(port.device, port.host, self.stream)
         if not self._objects[-1].execute_async_v3(self.stream.pointer):
             raise TargetError("TensorRT failed on a frame", hint="edgekit doctor shows what this machine can run")
         for port in self.outputs:
@@ -291,27 +298,20 @@ def _end_failed_capture(cuda: Cuda, stream: Stream) -> None:
         return
 
 
-def _same(found: list[NDArray[np.float32]], expected: list[NDArray[np.float32]]) -> bool:
+def _same(found: Mapping[str, NDArray[np.float32]], expected: Mapping[str, NDArray[np.float32]]) -> bool:
     """Whether two answers are the same, bit for bit but for NaN, which is judged with the frames."""
-    return all(np.array_equal(one, other, equal_nan=True) for one, other in zip(found, expected, strict=True))
+    return all(np.array_equal(found[name], expected[name], equal_nan=True) for name in expected)
 
 
-def _sorted_tensors(found: tuple[TensorFacts, ...], spec: EngineSpec) -> tuple[TensorFacts, list[TensorFacts]]:
-    """The input, and the outputs in the graph's order, by name; refuses an engine that is not one uint8 tensor in, logits and at most maps and offset out."""
-    taken = [facts for facts in found if facts.is_input]
-    if len(taken) != 1 or taken[0].dtype != "uint8" or len(taken[0].shape) != 4 or min(taken[0].shape) < 1:
+def _sorted_tensors(found: tuple[TensorFacts, ...], spec: EngineSpec) -> tuple[list[TensorFacts], list[TensorFacts]]:
+    """The inputs, the frame first, and the outputs in the order of `OUTPUT_NAMES`; refuses an engine that does not have those of a bundle."""
+    taken = sorted((facts for facts in found if facts.is_input), key=lambda facts: facts.name == STATE)
+    given = {facts.name: facts for facts in found if not facts.is_input}
+    if any(facts.dtype != ("float32" if facts.name == STATE else "uint8") for facts in taken):
         listed = [(facts.dtype, facts.shape) for facts in taken]
         raise BundleError(f"the model's inputs {listed} are not one uint8 tensor (1, rows, columns, channels)", hint=_AGAIN)
-    by_name = {facts.name: facts for facts in found if not facts.is_input}
-    given = [by_name[name] for name in OUTPUT_NAMES if name in by_name]
-    listed = [(facts.dtype, facts.shape) for facts in given]
-    if list(by_name.keys() - OUTPUT_NAMES) or [facts.name for facts in given] != list(OUTPUT_NAMES[: len(given)]):
-        raise BundleError(f"the model's outputs are {', '.join(by_name)}, not {', '.join(OUTPUT_NAMES)}", hint=_AGAIN)
-    if not given or listed[0] != ("float32", (1, spec.outputs)):
-        raise BundleError(f"the model's outputs {listed} are not the {spec.outputs} logits that the manifest names", hint=_AGAIN)
-    maps, offset = given[1:2], listed[2:]
-    if any(
-        facts.dtype != "float32" or len(facts.shape) != 4 or facts.shape[:2] != (1, spec.outputs) or min(facts.shape) < 1 for facts in maps
-    ) or offset not in ([], [("float32", (1, spec.outputs))]):
-        raise BundleError(f"the model's outputs {listed} are not {spec.outputs} logits, a map each and at most an offset each", hint=_AGAIN)
-    return taken[0], given
+    if any(facts.dtype != "float32" for facts in given.values()):
+        raise BundleError(f"the model's outputs {[(facts.dtype, facts.shape) for facts in given.values()]} are not float32", hint=_AGAIN)
+    shapes = {name: facts.shape for name, facts in given.items()}
+    check_shapes({facts.name: facts.shape for facts in taken}, shapes, spec)
+    return taken, [given[name] for name in in_order(shapes)]

@@ -231,7 +231,8 @@ class Supervised:
         try:
             ready = self._active.wait_ready(self._options.start_limit_s)
         except LostError as lost:
-            raise TargetError(f"{self.path}: the inference process {lost.what} before it was ready", hint=lost.words) from lost
+            early = " before it was ready" if lost.kind == "death" else ""
+            raise TargetError(f"{self.path}: the inference process {lost.what}{early}", hint=lost.words) from lost
         self._check_digest(ready)
         self.engine_name, self.engine_notes = ready.engine, list(ready.engine_notes)
         back_s = self._options.frame_limit_ms / 1e3 + SLOWER * self._active.start_s

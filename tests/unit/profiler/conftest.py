@@ -39,7 +39,12 @@ class Classifier:
         self.engine = SimpleNamespace(describe=lambda: {{"name": "fake", "version": "1", "device": "CPU", "precision": "int8", "threads": "1"}})
         self.seen = []
 
-    def predict(self, frame):
+        self.closed = False
+
+    def close(self):
+        self.closed = True
+
+    def predict(self, frame, *, explain=True):
         if FAULT == "refuses-frame":
             raise DataError("not a frame", hint="give another")
         assert frame.dtype == np.uint8

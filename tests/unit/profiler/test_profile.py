@@ -79,8 +79,9 @@ def test_progress_names_its_stages_in_order(runtime, bundle, frames):
     told = []
     options = Options(seconds=0.02, repeats=2, runtime=runtime())
     profile(bundle, frames, options=options, on_progress=lambda stage, share: told.append((stage, share)))
-    assert list(dict.fromkeys(stage for stage, _ in told)) == ["cold start", "predict", "read", "overlay"]
-    assert all((stage, 1.0) in told for stage in ("cold start", "predict", "read", "overlay"))
+    names = ["cold start", "predict", "read", "overlay", "map on and off", "overlay on and off"]
+    assert list(dict.fromkeys(stage for stage, _ in told)) == names
+    assert all((stage, 1.0) in told for stage in names)
 
 
 def test_frames_take_turns_and_every_overlay_is_fresh(runtime, frames):

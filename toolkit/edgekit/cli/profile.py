@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from edgekit.cli import profile_lines
 from edgekit.cli.console import TerminalProgress, print_json, say, table, tell
-from edgekit.errors import DataError
+from edgekit.errors import DataError, EdgekitError, RegressionError
 
 if TYPE_CHECKING:
+    from edgekit.profiler.failif import Limit
     from edgekit.profiler.stages import Frame
 
 SYNTHETIC_FRAMES = 6
@@ -22,7 +26,26 @@ MAX_FRAMES = 32
 def profile(
     bundle: Path = typer.Argument(metavar="BUNDLE", help="A bundle (.edgekit)."),
     frames: Path | None = typer.Option(None, "--frames", help="A file or folder of frames; by default synthetic 480 × 640 grey ones."),
-    seconds: float = typer.Option(10.0, "--seconds", min=0.5, max=3600.0, help="How long to measure the latency."),
+    seconds: float = typer.Option(10.0, "--seconds", min=0.5, max=3600.0, help="How long to measure the latency, and each part below."),
+    fps: float | None = typer.Option(
+        None,
+        "--fps",
+        min=0.1,
+        max=1000.0,
+        help="Also measure frames that come this often a second, whether or not the last one is answered.",
+    ),
+    idle: bool = typer.Option(
+        False, "--idle", help="Also measure a frame after pauses of 33 ms, 1 s and, with --seconds 55 or more, 10 s."
+    ),
+    layers: bool = typer.Option(
+        False, "--layers", help="Also list the engine's layers with their precision and time, in a run of its own."
+    ),
+    compare: Path | None = typer.Option(
+        None, "--compare", metavar="OTHER", help="Measure against another bundle, call by call; exit 4 where BUNDLE is slower."
+    ),
+    baseline: Path | None = typer.Option(
+        None, "--baseline", metavar="FILE", help="Compare with an earlier --json of this machine; exit 4 where BUNDLE has become slower."
+    ),
     fail_if: list[str] = typer.Option(
         [], "--fail-if", metavar="EXPR", help='Exit 4 when it holds, for example "latency_ms.p99 > 20"; may be repeated.'
     ),
@@ -34,18 +57,21 @@ def profile(
     from edgekit.bundle.writer import check_writable, write_atomically
     from edgekit.profiler import failif
     from edgekit.profiler import profile as profiling
+    from edgekit.profiler.baseline import load_baseline
     from edgekit.report import profile_page
 
-    limits = [failif.parse(expression, known=profiling.PATHS) for expression in fail_if]
+    earlier = None if baseline is None else load_baseline(baseline)
+    options = profiling.Options(seconds=seconds, fps=fps, idle=idle, layers=layers, compare=compare, baseline=earlier)
+    limits = [failif.parse(expression, known=options.paths()) for expression in fail_if]
     if html is not None:
         check_writable(html)
-    open_bundle(bundle)  # a damaged bundle is refused before minutes are spent on it
+    for path in (bundle, compare):
+        if path is not None:
+            open_bundle(path)  # a damaged bundle is refused before minutes are spent on it
     files = _files(frames)
     shown = _load(files) if files else _synthetic()
-    found = profiling.profile(
-        bundle, shown, options=profiling.Options(seconds=seconds, files=tuple(files)), on_progress=_Told(TerminalProgress())
-    )
-    document = found.to_json()
+    options = dataclasses.replace(options, files=tuple(files))
+    document = profiling.profile(bundle, shown, options=options, on_progress=_Told(TerminalProgress())).to_json()
     if html is not None:
         write_atomically(html, [profile_page.render(document).encode()])
     if as_json:
@@ -54,7 +80,24 @@ def profile(
         print_profile(document)
         if html is not None:
             say(f"page: {html}")
-    failif.check(limits, document)
+    _check(limits, document)
+
+
+def _check(limits: Sequence[Limit], document: Mapping[str, Any]) -> None:
+    """Limits and comparisons together: what broke goes before what cannot be judged, and neither hides the other."""
+    from edgekit.profiler import failif, verdict
+
+    broken: list[EdgekitError] = []
+    checks: tuple[Callable[[], None], ...] = (partial(failif.check, limits, document), partial(verdict.check, document))
+    for judge in checks:
+        try:
+            judge()
+        except EdgekitError as error:
+            broken.append(error)
+    if not broken:
+        return
+    kind = RegressionError if any(isinstance(error, RegressionError) for error in broken) else EdgekitError
+    raise kind("; ".join(error.message for error in broken), hint="; ".join(dict.fromkeys(error.hint for error in broken if error.hint)))
 
 
 def print_profile(document: dict[str, Any]) -> None:
@@ -76,6 +119,8 @@ def print_profile(document: dict[str, Any]) -> None:
     say(f"peak memory {'not available' if memory is None else f'{memory:.0f} MiB'}, bundle {bundle['size_bytes'] / 1e6:.1f} MB")
     warmup = document["warmup"]
     say(f"warm-up: {warmup['excluded']} samples left out; {'steady' if warmup['steady'] else 'NOT STEADY: ' + warmup['reason']}")
+    for line in profile_lines.lines(document):
+        say(line)
     for name, reason in document["unavailable"].items():
         if name.startswith(("latency_ms", "peak_memory")):
             say(f"not reported: {reason}")

@@ -5,7 +5,7 @@ Rules this file keeps:
 1. `time.perf_counter_ns` around the call and nothing else; preparing the next input and reading the result happen between two calls.
 2. Garbage is collected before the loop and the collector then stays as the caller has it: on a device it runs, so its pauses are part of the tail.
 3. Calls follow each other without a pause. The figures say what one frame costs on a busy engine, not what a frame costs after a second of idling.
-4. Two things are compared only interleaved, pair by pair in alternating order, so that a machine that slows down slows both. The ratio of the
+4. Two things are compared only interleaved, pair by pair in an order drawn by chance, so that a machine that slows down slows both. The ratio of the
    medians has a 95 % interval from a circular block bootstrap of the pairs (Politis & Romano 1992): neighbouring latencies are alike, and
    drawing them one by one would make the interval too narrow.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gc
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -124,8 +125,8 @@ def measure(
         on_progress: Told how far the loop is, at most ten times a second and once at the end.
     """
     gc.collect()
-    durations: list[int] = []
-    starts: list[int] = []
+    # Eight bytes a sample: lists of numbers would look like a leak of what is measured.
+    durations, starts = array("q"), array("q")
     clock = time.perf_counter_ns
     begin = reported = clock()
     done = 0.0
@@ -156,18 +157,20 @@ def measure_pair(
         a: The first; a ratio above 1 means it is slower.
         b: The second.
         budget: When to stop; `min_samples` counts pairs.
-        seed: Of the bootstrap.
+        seed: Of the bootstrap and of the order.
         on_progress: As in `measure`.
     """
     durations: list[tuple[int, int]] = []
     starts: list[tuple[int, int]] = []
     gc.collect()
     clock = time.perf_counter_ns
+    order = np.random.default_rng(seed)
+    a_first = False
     begin = reported = clock()
     done = 0.0
     while done < 1.0:
-        # A, B, B, A: neither always finds the caches as the other left them after a pause.
-        a_first = len(durations) % 2 == 0
+        # In each two pairs either is first once. Which one is drawn, so that a rhythm of the machine cannot fall in with ours.
+        a_first = bool(order.integers(2)) if len(durations) % 2 == 0 else not a_first
         t0 = clock()
         (a if a_first else b)()
         t1 = clock()

@@ -56,6 +56,32 @@ def count_layers(text: str) -> LayerCounts | str:
     Args:
         text: As `get_engine_information` gives it.
     """
+    layers = _layers(text)
+    if isinstance(layers, str):
+        return layers
+    kinds = [_kind(layer) for layer in layers]
+    return LayerCounts(
+        layers=len(layers),
+        weighted=kinds.count("int8") + kinds.count("float"),
+        int8=kinds.count("int8"),
+        reformats=kinds.count("reformat"),
+        unknown=kinds.count("unknown"),
+    )
+
+
+def layer_rows(text: str) -> list[tuple[str, str, str]] | str:
+    """(name, kind, format of the first tensor it takes) of each layer in an inspector's JSON; the reason where that cannot be told.
+
+    Args:
+        text: As `get_engine_information` gives it.
+    """
+    layers = _layers(text)
+    if isinstance(layers, str):
+        return layers
+    return [(str(layer.get("Name", "")), str(layer.get("LayerType", "")), _format(layer)) for layer in layers]
+
+
+def _layers(text: str) -> list[dict[str, Any]] | str:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -65,14 +91,7 @@ def count_layers(text: str) -> LayerCounts | str:
         return "the engine inspector's answer has no layers"
     if not all(isinstance(layer, dict) for layer in layers):
         return "the engine was built without details of its layers; the inspector tells only their names"
-    kinds = [_kind(layer) for layer in layers]
-    return LayerCounts(
-        layers=len(layers),
-        weighted=kinds.count("int8") + kinds.count("float"),
-        int8=kinds.count("int8"),
-        reformats=kinds.count("reformat"),
-        unknown=kinds.count("unknown"),
-    )
+    return layers
 
 
 def _kind(layer: Mapping[str, Any]) -> str:

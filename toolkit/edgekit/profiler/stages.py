@@ -11,8 +11,10 @@ Rules this file keeps:
 from __future__ import annotations
 
 import itertools
+import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -69,10 +71,16 @@ def measure_predict(
 ) -> PredictSamples:
     """Times `predict` on frames in memory, one after the other."""
     loop = _Loop(classifier, frames)
-    splits: list[Mapping[str, float]] = []
-    samples = measure(loop.predict, budget, after=lambda: splits.append(loop.answer.stages_ms), on_progress=on_progress)
-    present = [stage for stage in PREDICT_STAGES if all(stage in split for split in splits)]
-    return PredictSamples(samples=samples, stages_ms={stage: np.array([split[stage] for split in splits], np.float64) for stage in present})
+    splits = {stage: array("d") for stage in PREDICT_STAGES}
+
+    def keep() -> None:
+        found = loop.answer.stages_ms
+        for stage, values in splits.items():
+            values.append(found.get(stage, math.nan))
+
+    samples = measure(loop.predict, budget, after=keep, on_progress=on_progress)
+    split = {stage: np.array(values, np.float64) for stage, values in splits.items()}
+    return PredictSamples(samples=samples, stages_ms={stage: values for stage, values in split.items() if not np.isnan(values).any()})
 
 
 def measure_overlay(classifier: Predictor, frames: Sequence[Frame], budget: Budget, *, on_progress: Progress | None = None) -> Samples:
@@ -93,6 +101,11 @@ def measure_read(frames: Sequence[Frame], files: Sequence[Path], budget: Budget,
     with tempfile.TemporaryDirectory(prefix="edgekit-read-") as folder:
         turns = itertools.cycle(files or write_png(frames, Path(folder)))
         return measure(lambda: read_first(next(turns)), budget, on_progress=on_progress)
+
+
+def in_turn(classifier: Predictor, frames: Sequence[Frame]) -> Callable[[], object]:
+    """A call that predicts the next of the frames each time."""
+    return _Loop(classifier, frames).predict
 
 
 def write_png(frames: Sequence[Frame], folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from fake_engines import FakeEngine
 import edgekit
 from edgekit.bundle.manifest import CamSpec, EngineSpec, Gate, GoldenSpec
 from edgekit.bundle.reader import open_bundle
-from edgekit.errors import BundleError, EdgekitError, MissingEngineError, TargetError
+from edgekit.errors import BundleError, DataError, EdgekitError, MissingEngineError, TargetError
 from edgekit.runtime import classifier as classifier_module
 from edgekit.runtime.classifier import Classifier, completeness_residual, load
 from edgekit.runtime.engines import choice
@@ -432,7 +432,7 @@ def test_a_bundle_of_another_cpu_does_not_open(path, tmp_path, monkeypatch):
 
 def test_a_map_that_is_not_asked_for(path):
     """Without `explain` the answer is the same, has no map and no frame, and says why; asking for an overlay is then an error."""
-    classifier = Classifier(open_bundle(path))
+    classifier = load(write_device_bundle(path))
     asked, plain = classifier.predict(frame()), classifier.predict(frame(), explain=False)
     assert (plain.label, plain.probabilities, plain.logits) == (asked.label, asked.probabilities, asked.logits)
     assert (plain.cam, plain.reason, asked.reason) == (None, "the map was not asked for", "")
@@ -442,7 +442,7 @@ def test_a_map_that_is_not_asked_for(path):
 
 def test_a_clip_of_a_plain_classifier_answers_as_it_does(path):
     """Nothing goes from frame to frame: in any order, and after a frame that was refused, the answers are the classifier's."""
-    classifier = Classifier(open_bundle(path))
+    classifier = load(write_device_bundle(path))
     clip = classifier.clip()
     for seed in (0, 1, 0):
         assert clip.predict(frame(seed)).logits == classifier.predict(frame(seed)).logits

@@ -1,8 +1,8 @@
 """The host part of preprocessing: from a frame to the uint8 tensor the graph takes.
 
 The same function runs at compile time and on the device (the rest, from channel repetition to mean and std, is inside the graph), so
-there is nothing to keep in step. Resizing is Pillow's, which antialiases when it shrinks; OpenCV's and torch's default do not, and moving a
-model between them costs accuracy.
+there is nothing to keep in step. Resizing is Pillow's, which antialiases when it shrinks (`resize.py`); OpenCV's and torch's default do not, and
+moving a model between them costs accuracy.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
 from edgekit.errors import DataError
+from edgekit.imaging.resize import Resize, resize
 from edgekit.schema.model_io import InputSpec
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -63,20 +64,21 @@ def preprocess(frame: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
     Raises:
         DataError: When the frame is not one (see `check_frame`).
     """
-    image = _colour(Image.fromarray(check_frame(frame)), spec.color)
-    if spec.denoise_sigma > 0:
-        image = image.filter(ImageFilter.GaussianBlur(spec.denoise_sigma))
-    if spec.equalize:
-        image = _equalize(image)
-    height, width = spec.resize
-    if image.size != (width, height):
-        image = image.resize((width, height), _FILTERS[spec.interpolation])
+    held = check_frame(frame)
+    if held.ndim == 3 or spec.color != "grey" or spec.denoise_sigma > 0 or spec.equalize:
+        held = np.asarray(_prepared(Image.fromarray(held), spec))
     top, left = crop_offset(spec)
     rows, columns = spec.size
-    if (rows, columns) != (height, width):
-        image = image.crop((left, top, left + columns, top + rows))
-    tensor = np.asarray(image, dtype=np.uint8).reshape(1, rows, columns, spec.frame_channels)
-    return np.ascontiguousarray(tensor)
+    resized = resize(held, Resize(size=spec.resize, resample=_FILTERS[spec.interpolation], top=top, left=left, rows=rows, columns=columns))
+    return np.ascontiguousarray(resized).reshape(1, rows, columns, spec.frame_channels)
+
+
+def _prepared(image: Image.Image, spec: InputSpec) -> Image.Image:
+    """What comes before the resize: colour, noise reduction, equalization."""
+    image = _colour(image, spec.color)
+    if spec.denoise_sigma > 0:
+        image = image.filter(ImageFilter.GaussianBlur(spec.denoise_sigma))
+    return _equalize(image) if spec.equalize else image
 
 
 def crop_offset(spec: InputSpec) -> tuple[int, int]:

@@ -33,7 +33,7 @@ OPTIONS = SupervisorOptions(frame_limit_ms=400, first_frame_limit_ms=3000, start
 
 @pytest.fixture
 def bundle(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT), prepend=os.pathsep)
     return write_tiny_bundle(tmp_path / "tiny.edgekit")
 
 
@@ -354,6 +354,7 @@ def test_one_that_died_while_it_stood_by_does_not_take_over(supervise):
     lose(supervised, runtime.KILLED)
     assert supervised.predict(asking(runtime.FINE)).label == "malignant"
     assert supervised._active is not dead
+    assert supervised.restarts == 1
 
 
 @pytest.mark.parametrize(
@@ -460,17 +461,21 @@ def test_restarts_leave_nothing(supervise, bundle, restarts):
     """Descriptors, threads, children and mappings are as many after many restarts as before."""
     supervised = supervise(first_frame_limit_ms=400)
 
+    def children():
+        return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
     def held():
         gc.collect()
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
         maps = Path("/proc/self/maps").read_text().count("edgekit-frame")
-        return descriptors(), threading.active_count(), len(children), maps
+        return descriptors(), threading.active_count(), len(children()), maps
 
     lose(supervised, runtime.KILLED)
     supervised.predict(asking(runtime.FINE))
     before = held()
     for number in range(restarts):
+        lost = supervised._active.pid
         lose(supervised, runtime.HANG if number % 10 == 0 else runtime.KILLED)
+        assert str(lost) not in children(), "a zombie"
     supervised.predict(asking(runtime.FINE))
     assert held() == before
     assert all(is_gone(pid) for pid in starts(bundle)[:-1])

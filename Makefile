@@ -14,8 +14,8 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 
 # Everything that works on a PC. Not tensorrt and pycuda, which need a Jetson or an NVIDIA driver.
-EXTRAS := openvino,dicom,dicom-lossless-jpeg,compile,dev
-DEVICE_EXTRAS := openvino,dicom,dicom-lossless-jpeg,test
+EXTRAS := openvino,dicom,dicom-lossless-jpeg,video,compile,dev
+DEVICE_EXTRAS := openvino,dicom,dicom-lossless-jpeg,video,test
 
 BIN := .venv/bin
 # A process that dies ends the run: in its place xdist would start one that gets no work, and wait for it.

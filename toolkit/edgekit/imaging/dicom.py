@@ -2,7 +2,7 @@
 
 Rules this file keeps:
 
-1. Only the attributes that decide a pixel are read. The patient's are skipped over, so no message, log line or traceback of ours can hold them;
+1. Only the attributes that decide a pixel, or when it is shown, are read. The patient's are skipped over, so no message, log line or traceback of ours can hold them;
    messages name attributes and never quote their text.
 2. Every number is checked against its limit before anything is allocated for pixels, a deflated object included.
 3. What the object says about its display is honoured (modality, then VOI, then presentation; see `dicom_display`): its first window, or its
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from edgekit.errors import DataError, MissingEngineError
 from edgekit.imaging import dicom_pixels
+from edgekit.imaging.cine_times import frame_times
 from edgekit.imaging.dicom_attributes import KEYWORDS, Attributes, grey_transforms, palette
 from edgekit.imaging.dicom_display import Grey, Stored, colour_8_bits, grey_table, needs_range, palette_table, value_range
 from edgekit.imaging.dicom_pixels import NATIVE, READ_SYNTAXES, PixelData, guarded
@@ -76,13 +77,19 @@ class _Object:
 
 
 def read(path: Path) -> Iterator[NDArray[np.uint8]]:
+    """The pixels alone of `read_timed`."""
+    yield from (pixels for pixels, _ in read_timed(path))
+
+
+def read_timed(path: Path) -> Iterator[tuple[NDArray[np.uint8], float | None]]:
     """Reads the frames of a DICOM object, one at a time.
 
     Args:
         path: A DICOM file (PS3.10).
 
     Yields:
-        uint8 (rows, columns) for MONOCHROME1 and MONOCHROME2, 255 is white; otherwise uint8 (rows, columns, 3) in RGB order. The caller owns it.
+        The pixels: uint8 (rows, columns) for MONOCHROME1 and MONOCHROME2, 255 is white; otherwise uint8 (rows, columns, 3) in RGB order. The caller owns
+        them. And the time in the cine in seconds, from 0; None where the object says nothing usable (see `cine_times.py`).
 
     Raises:
         DataError: When the object is damaged, too large, not a picture or stored in a way that is not read. Does not prove the picture
@@ -99,13 +106,19 @@ def read(path: Path) -> Iterator[NDArray[np.uint8]]:
         pixels = _pixel_data(path, found)
         with guarded(path, "the pixel data cannot be read"):
             dicom_pixels.check_length(pixels)
-        if pixels.samples == 3:
-            yield from (colour_8_bits(stored, pixels.stored.bits_stored) for stored in dicom_pixels.decode(pixels))
-        elif pixels.photometric == _PALETTE:
-            table = palette_table(*palette(found.attributes), pixels.stored)
-            yield from (table[_patterns(stored)] for stored in dicom_pixels.decode(pixels))
-        else:
-            yield from _grey(pixels, grey_transforms(found.attributes, pixels.frames))
+        times = frame_times(found.attributes, pixels.frames)
+        # Not strict: frames that are too many or too few are an error of the decoder's, with its own words.
+        yield from zip(_shown(found, pixels), times, strict=False)
+
+
+def _shown(found: _Object, pixels: PixelData) -> Iterator[NDArray[np.uint8]]:
+    if pixels.samples == 3:
+        yield from (colour_8_bits(stored, pixels.stored.bits_stored) for stored in dicom_pixels.decode(pixels))
+    elif pixels.photometric == _PALETTE:
+        table = palette_table(*palette(found.attributes), pixels.stored)
+        yield from (table[_patterns(stored)] for stored in dicom_pixels.decode(pixels))
+    else:
+        yield from _grey(pixels, grey_transforms(found.attributes, pixels.frames))
 
 
 def _grey(pixels: PixelData, transforms: tuple[Grey, ...]) -> Iterator[NDArray[np.uint8]]:

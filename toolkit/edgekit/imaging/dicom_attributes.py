@@ -55,6 +55,10 @@ KEYWORDS: tuple[str, ...] = (
     "PerFrameFunctionalGroupsSequence",
     "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
+    "FrameIncrementPointer",
+    "FrameTime",
+    "FrameTimeVector",
+    "CineRate",
     *(colour + part for colour in _COLOURS for part in _PALETTE_PARTS),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in _COLOURS),
 )

@@ -295,10 +295,10 @@ def test_an_engine_that_cannot_be_freed_ends_nothing(monkeypatch, tmp_path):
     device, bundle = built(monkeypatch, tmp_path)
     infer = TensorRtEngine._infer
 
-    def failing(engine, tensor):
+    def failing(engine, tensor, state=None):
         device.cuda.fail = {"synchronize", "free"}
         try:
-            return infer(engine, tensor)
+            return infer(engine, tensor, state)
         finally:
             device.cuda.fail = set()
 

@@ -86,7 +86,7 @@ def _layers(layers: Mapping[str, Any]) -> Iterator[str]:
         yield f"layers: {layers['reason']}"
         return
     told = sorted(layers["table"], key=lambda layer: -(layer["median_ms"] or 0.0))[:_MOST_LAYERS]
-    rows = [(layer["name"][:48], layer["kind"], layer["precision"] or "–", _ms(layer["median_ms"])) for layer in told]
+    rows = [(layer["name"][:48], layer["kind"], layer["precision"] or "–", _fine(layer["median_ms"])) for layer in told]
     yield table(rows, header=("slowest layers", "kind", "precision", "ms"), words=3)
     if layers["reason"]:
         yield f"layers: {layers['reason']}"
@@ -103,3 +103,7 @@ def _verdict(name: str, found: Mapping[str, Any]) -> Iterator[str]:
 
 def _ms(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
+
+
+def _fine(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

@@ -98,13 +98,13 @@ def cdf(values: FloatArray, marks: Mapping[str, float], *, quantity: str = "late
     )
 
 
-def timeline(starts_s: FloatArray, values: FloatArray, *, excluded: int, median: float, unit: str = "ms") -> Html:
+def timeline(starts_s: FloatArray, values: FloatArray, *, excluded: int | None, median: float, unit: str = "ms") -> Html:
     """Latency over time, the warm-up shaded.
 
     Args:
         starts_s: float64 (samples,), seconds since the start, ascending.
         values: float64 (samples,).
-        excluded: Leading samples that are warm-up.
+        excluded: Leading samples that are warm-up; None where there is nothing to say of one.
         median: Drawn as a guide.
         unit: Of the values.
     """
@@ -118,9 +118,11 @@ def timeline(starts_s: FloatArray, values: FloatArray, *, excluded: int, median:
     axes = [x_axis(area, x, "time since the first frame (s)"), y_axis(area, y, f"latency ({unit})")]
     course = _course(x, y, starts_s, np.minimum(values, edge))
     guide = [line(area.left, y(median), area.x_end, y(median), "guide")]
-    said = f"warm-up, {excluded} frames, left out" if excluded else "no warm-up found"
+    said = f"warm-up, {excluded} frames, left out" if excluded else "" if excluded is None else "no warm-up found"
     notes = [text(area.left, area.top - 10, said), _beyond(area, int((values > edge).sum()), edge, unit)]
-    label = f"Latency of {values.size} frames over {starts_s[-1]:.3g} s around a median of {median:.3g} {unit}; {said}"
+    label = f"Latency of {values.size} frames over {starts_s[-1]:.3g} s around a median of {median:.3g} {unit}" + (
+        f"; {said}" if said else ""
+    )
     return chart(area, *marks, *axes, *course, *guide, *notes, label=label)
 
 

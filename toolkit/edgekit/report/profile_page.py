@@ -1,7 +1,7 @@
 """The page of a profile, made from its JSON document, so that a stored one can be shown as well as a fresh one.
 
 Order of the page: what matters first (latency, start, memory, size), then how the latency is distributed and how it went over time, where the time
-goes, how the program starts, and the machine. What is not known is shown as such, with the reason the document gives.
+goes, what the machine did meanwhile, the parts that were asked for (`profile_parts.py`), how the program starts, and the machine. What is not known is shown as such, with the reason the document gives.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.report import charts
+from edgekit.report import charts, profile_parts
 from edgekit.report.html import UNKNOWN, Content, Figure, Html, callout, columns, element, figures, key_values, page, section, table
 
 MIB = 1024.0 * 1024.0
@@ -68,6 +68,7 @@ def render(document: Mapping[str, Any]) -> str:
         _headline(document),
         _latency(document),
         _stages(document),
+        *profile_parts.sections(document),
         _cold_start(document),
         section("Machine and bundle", columns(_host(document), _bundle(document))),
         subtitle=f"{ran_on} · {document['host']['cpu_model'] or document['host']['architecture']}",
@@ -76,7 +77,7 @@ def render(document: Mapping[str, Any]) -> str:
 
 
 def _callouts(document: Mapping[str, Any]) -> list[Html]:
-    found = []
+    found = profile_parts.verdict_callouts(document)
     if not document["bundle"]["accepted"]:
         found.append(callout("bad", "this bundle did not pass its acceptance gates; it must not be used on patients."))
     if not document["warmup"]["steady"]:

@@ -1,0 +1,131 @@
+"""Compiles the OpenVINO models of a bundle ahead, at `edgekit build`, and tries what was kept.
+
+Rules this file keeps:
+
+1. What is kept must reproduce the golden frames of the bundle, read back from the cache as a start would read it; otherwise it is removed.
+2. What is kept already and still fits is tried again, and not made again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+
+from edgekit.bundle.manifest import EngineSpec
+from edgekit.bundle.reader import Bundle
+from edgekit.errors import TargetError
+from edgekit.profiler.engine_choice import Outcome, Tried, choose
+from edgekit.runtime import selftest
+from edgekit.runtime.classifier import check_machine
+from edgekit.runtime.engines import openvino_cache
+from edgekit.runtime.engines.base import ModelRefusedError
+from edgekit.runtime.engines.cache_keys import Entry, EntryKey
+from edgekit.runtime.engines.engine_cache import EngineCache
+from edgekit.runtime.engines.openvino import COMPILED_AHEAD, DEVICES, OpenVinoEngine, load_library
+from edgekit.runtime.engines.tensorrt_build import Built, Progress, is_tensorrt
+
+
+def make_ready(bundle: Bundle, cache: EngineCache, progress: Progress, *, again: bool = False) -> Outcome:
+    """Everything that can be made ready for a bundle on this machine: TensorRT's engines built and put in order, OpenVINO's compiled ahead behind them.
+
+    Args:
+        bundle: The bundle.
+        cache: Where it is kept.
+        progress: Is told how far it is.
+        again: As in `engine_choice.choose`.
+
+    Raises:
+        TargetError: The bundle has no engine of either kind; or as `engine_choice.choose`.
+        EdgekitError: As `engine_choice.choose` and `compile_ahead`.
+    """
+    specs = bundle.manifest.engines
+    ahead = [spec for spec in specs if can_be_compiled_ahead(spec)]
+    found = Outcome(tried=(), order=())
+    if not ahead or any(is_tensorrt(spec.name) for spec in specs):
+        found = choose(bundle, cache, progress, again=again)
+    compiled = tuple(compile_ahead(bundle, spec, cache, progress) for spec in ahead)
+    passed = tuple(one.engine for one in compiled if one.status == "PASS")
+    return Outcome(tried=(*found.tried, *compiled), order=(*found.order, *passed), notes=found.notes)
+
+
+def can_be_compiled_ahead(spec: EngineSpec) -> bool:
+    """Whether an engine of a manifest has a model that a start may read in place of compiling it."""
+    return spec.name == openvino_cache.KIND and spec.settings.get("DEVICE", DEVICES[0]) == DEVICES[0]
+
+
+def compile_ahead(bundle: Bundle, spec: EngineSpec, cache: EngineCache, progress: Progress) -> Tried:
+    """Compiles the model of an engine, keeps it, and tries it on the golden frames.
+
+    Args:
+        bundle: The bundle.
+        spec: One of its engines, for which `can_be_compiled_ahead`.
+        cache: Where it is kept.
+        progress: Is told how far it is.
+
+    Raises:
+        MissingEngineError: OpenVINO is not installed.
+        BundleError: The model is not what the manifest says.
+        OutputError: The cache cannot be written.
+    """
+    tolerance = bundle.manifest.golden.tolerance[spec.name]
+    try:
+        check_machine(bundle.manifest)
+        built = _kept(bundle, spec, cache, progress)
+    except (TargetError, ModelRefusedError) as error:
+        return Tried(
+            engine=spec.name, status="NOT RUN", reason=error.message, built=None, frames=0, max_difference=None, tolerance=tolerance
+        )
+    progress.begin(f"golden frames of {spec.name}", cached=False)
+    check = selftest.check(bundle, spec)
+    origin = OpenVinoEngine.open(spec, bundle.members).describe()["model"]
+    progress.end()
+    unread = "" if origin == COMPILED_AHEAD else f"what was kept is not read: {origin}"
+    if check.status != "PASS" or unread:
+        cache.remove(_key(bundle, spec))
+    return Tried(
+        engine=spec.name,
+        status="FAIL" if unread else check.status,
+        reason=check.reason or unread,
+        built=built,
+        frames=check.frames,
+        max_difference=check.max_difference,
+        tolerance=tolerance,
+        max_residual=check.max_residual,
+        label_changes=check.label_changes,
+        earlier=built.cached,
+    )
+
+
+def _key(bundle: Bundle, spec: EngineSpec) -> EntryKey:
+    return openvino_cache.entry_key(spec, bundle.members, load_library().__version__)
+
+
+def _kept(bundle: Bundle, spec: EngineSpec, cache: EngineCache, progress: Progress) -> Built:
+    key = _key(bundle, spec)
+    found = cache.load(key)
+    progress.begin(f"compile {spec.name} ahead", cached=isinstance(found, Entry))
+    reason = ""
+    if not isinstance(found, Entry):
+        reason = found.reason
+        with cache.locked(key, waiting=lambda: progress.note(f"another process compiles {spec.name}; waiting for it")):
+            found = _stored(bundle, spec, cache, key)
+    progress.end()
+    return Built(
+        engine=spec.name,
+        entry=key.name,
+        sha256=found.sha256,
+        size_bytes=len(found.payload),
+        cached=not reason,
+        build_seconds=float(found.facts.get("build_seconds", 0.0)),
+        reason=reason,
+    )
+
+
+def _stored(bundle: Bundle, spec: EngineSpec, cache: EngineCache, key: EntryKey) -> Entry:
+    start = time.monotonic()
+    content = OpenVinoEngine.open(spec, bundle.members).export()
+    facts = {
+        "build_seconds": round(time.monotonic() - start, 3),
+        "built_at": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+    }
+    return cache.store(key, content, facts)

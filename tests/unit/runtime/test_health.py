@@ -185,3 +185,20 @@ def test_sums_of_threads_are_exact(health):
         sys.setswitchinterval(interval)
     found = health.snapshot()
     assert (found.captured, found.processed, found.failed, found.latency_ms.count) == (2000, 2000, 2000, 2000)
+
+
+def test_events_are_told_as_kinds(clock):
+    """Each error and restart, and each step that is another one than before; never a text, and not under the lock."""
+    told = []
+    health = Health(
+        clock_ns=clock, sensors=lambda: NONE, events=lambda event, facts: told.append((event, dict(facts), health.snapshot().failed))
+    )
+    health.failed(SECRET)
+    health.restarted("hang")
+    for step in ("full", "no-maps", "no-maps"):
+        health.at_step(step)
+    assert told == [
+        ("error", {"kind": "other"}, 1),
+        ("restart", {"reason": "hang"}, 1),
+        ("step", {"before": "full", "step": "no-maps"}, 1),
+    ]

@@ -18,10 +18,11 @@ import re
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgekit.runtime.degradation import FULL
 from edgekit.runtime.sensors import Sensors, read_sensors
 
 WINDOW_FRAMES = 1024
@@ -30,8 +31,6 @@ WINDOW_S = 10
 """Rates are means over this many whole seconds."""
 MAX_KINDS = 32
 """Different reasons or steps that are told apart; a further one is counted as "other"."""
-FULL = "full"
-"""The step of the ladder on which nothing is given up."""
 OTHER = "other"
 
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
@@ -123,10 +122,18 @@ class Health:
     Args:
         clock_ns: Nanoseconds that never go back.
         sensors: Reads temperatures and clocks, once a snapshot.
+        events: Told of every "error" (its "kind"), "restart" (its "reason") and change of "step" (the one "before" and the "step"); kinds only (rule 1).
+            `EventLog.record` writes them down.
     """
 
-    def __init__(self, *, clock_ns: Callable[[], int] = time.monotonic_ns, sensors: Callable[[], Sensors] = read_sensors) -> None:
-        self._clock_ns, self._sensors = clock_ns, sensors
+    def __init__(
+        self,
+        *,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+        sensors: Callable[[], Sensors] = read_sensors,
+        events: Callable[[str, Mapping[str, str]], None] | None = None,
+    ) -> None:
+        self._clock_ns, self._sensors, self._events = clock_ns, sensors, events
         self._lock = threading.Lock()
         self._started_ns = clock_ns()
         self._last_ns: int | None = None
@@ -173,7 +180,8 @@ class Health:
     def failed(self, reason: str) -> None:
         """A frame got an error; `reason` is its kind, such as `type(error).__name__` (rule 1)."""
         with self._lock:
-            _add_kind(self._failed, reason)
+            kind = _add_kind(self._failed, reason)
+        self._tell("error", {"kind": kind})
 
     def degraded(self, step: str) -> None:
         """A frame was answered while the ladder stood on `step`; nothing is counted for "full"."""
@@ -184,12 +192,16 @@ class Health:
     def restarted(self, reason: str) -> None:
         """The engine was started again; `reason` is a kind, such as "hang" (rule 1)."""
         with self._lock:
-            _add_kind(self._restarts, reason)
+            kind = _add_kind(self._restarts, reason)
+        self._tell("restart", {"reason": kind})
 
     def at_step(self, step: str) -> None:
         """The ladder stands on `step` now."""
         with self._lock:
-            self._step = kind_name(step)
+            before, self._step = self._step, kind_name(step)
+            after = self._step
+        if before != after:
+            self._tell("step", {"before": before, "step": after})
 
     def snapshot(self) -> HealthSnapshot:
         """Everything, at one moment."""
@@ -218,14 +230,22 @@ class Health:
         with self._lock:
             self._counts[name] += count
 
+    def _tell(self, event: str, facts: Mapping[str, str]) -> None:
+        """Not under the lock: a log may have to wait for a disk."""
+        if self._events is not None:
+            self._events(event, facts)
+
     def _second(self) -> int:
         """Whole seconds since the start."""
         return (self._clock_ns() - self._started_ns) // 1_000_000_000
 
 
-def _add_kind(counter: Counter[str], text: str) -> None:
+def _add_kind(counter: Counter[str], text: str) -> str:
+    """Counts a kind, and returns the name it is counted under."""
     name = kind_name(text)
-    counter[name if name in counter or len(counter) < MAX_KINDS else OTHER] += 1
+    name = name if name in counter or len(counter) < MAX_KINDS else OTHER
+    counter[name] += 1
+    return name
 
 
 class _Times:

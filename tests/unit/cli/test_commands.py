@@ -15,9 +15,8 @@ from PIL import Image
 from edgekit.bundle.manifest import Gate
 from edgekit.catalog.recipe import load_recipe
 from edgekit.cli import compile as compile_command
-from edgekit.cli import run
+from edgekit.cli.run_output import OverlayNames
 from edgekit.errors import CatalogError
-from edgekit.imaging.frames import Frame
 
 
 @pytest.mark.parametrize(
@@ -35,18 +34,26 @@ from edgekit.imaging.frames import Frame
 )
 def test_names_of_overlays(path, index, name):
     """An overlay is named after its input and frame, in signs every file system takes, never outside the folder."""
-    found = run._OverlayNames().of(Path(path), Frame(pixels=frame(), index=index))
+    found = OverlayNames().of(path, index)
     assert found == name
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*\.png", found)
 
 
 def test_names_of_overlays_are_never_given_twice():
     """Inputs of the same name in several folders get overlays of their own."""
-    names = run._OverlayNames()
-    item = Frame(pixels=frame(), index=0)
-    found = [names.of(Path(folder) / "x.png", item) for folder in ("a", "b", "c")] + [names.of(Path("x-0000-2.png"), item)]
-    assert len(set(found)) == 4
-    assert found[:3] == ["x-0000.png", "x-0000-2.png", "x-0000-3.png"]
+    names = OverlayNames()
+    found = [names.of(f"{folder}/x.png", 0) for folder in ("a", "b", "c")] + [names.of("x-0000~2.png", 0), names.of("x-0000-2.png", 0)]
+    names.begin()
+    found.append(names.of("x-0000-2.png", 0))
+    assert found[:3] == ["x-0000.png", "x-0000~2.png", "x-0000~3.png"]
+    assert len(set(found)) == 6
+
+
+def test_names_of_overlays_take_no_memory_for_each_frame():
+    """A camera that runs for hours has one entry."""
+    names = OverlayNames()
+    assert len({names.of("camera:0", index) for index in range(20_000)}) == 20_000
+    assert len(names._stems) == 1
 
 
 def test_multilabel_answers(tmp_path, capfd):

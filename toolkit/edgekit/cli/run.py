@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+import contextlib
+import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgekit.cli.console import print_json, report_error, say, tell
-from edgekit.errors import DataError, EdgekitError, OutputError, nearest
+from edgekit.cli.console import tell
+from edgekit.errors import DataError, EdgekitError
 
 if TYPE_CHECKING:
-    from edgekit.imaging.frames import Frame
+    from edgekit.cli.run_clips import Live, Runner, Together
     from edgekit.runtime.classifier import Classifier
-    from edgekit.runtime.prediction import Drawing, Prediction
-
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+    from edgekit.runtime.health import Health
+    from edgekit.runtime.prediction import Drawing
+    from edgekit.runtime.supervisor import Supervised
 
 
 def run(
     bundle: Path = typer.Argument(metavar="BUNDLE", help="A bundle (.edgekit)."),
-    inputs: list[Path] = typer.Argument(metavar="INPUT", help="Images (PNG, JPEG), DICOM files, or folders of them."),
+    inputs: list[Path] = typer.Argument(
+        metavar="INPUT", help="Images (PNG, JPEG), DICOM files, videos (MP4, MOV, AVI, Matroska, WebM), folders of them, or camera:N."
+    ),
     overlay: Path | None = typer.Option(None, "--overlay", help="Write each frame with its class activation map into this folder, as PNG."),
     explain: Annotated[
         str | None, typer.Option(metavar="LABEL", help="Overlays show the evidence for this label, not for the answer.")
@@ -41,42 +44,64 @@ def run(
     annotate: Annotated[
         bool, typer.Option("--annotate", help="Overlays get a colour bar in logit units and a caption, beside the frame.")
     ] = False,
-    as_json: bool = typer.Option(False, "--json", help="Print JSON Lines on stdout: one a frame."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON Lines on stdout: one a frame, and one a clip with --aggregate."),
+    fps: Annotated[
+        str | None,
+        typer.Option(
+            "--fps", metavar="F", help="Play files live at F frames a second, or `native`: the newest frame is answered, others drop."
+        ),
+    ] = None,
+    deadline_ms: Annotated[
+        float | None,
+        typer.Option("--deadline-ms", metavar="MS", help="Withhold a live result that is older; default 4 frame times, at least 100 ms."),
+    ] = None,
+    seconds: Annotated[float | None, typer.Option("--seconds", metavar="S", help="Stop each live input after S seconds.")] = None,
+    aggregate: Annotated[
+        str | None, typer.Option(metavar="HOW", help="One more answer for each clip: mean, max, topk or exponential.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", metavar="K", help="Frames that decide with --aggregate topk; default 5.")] = None,
+    smooth: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Add smoothed probabilities, over a number of frames (8) or of seconds (0.5s).")
+    ] = None,
+    health: Annotated[
+        int | None, typer.Option("--health", metavar="PORT", help="Serve health on this port of 127.0.0.1, while it runs.")
+    ] = None,
+    supervise: Annotated[
+        bool | None,
+        typer.Option("--supervise/--no-supervise", help="Run the engine in a process of its own, watched; default for live inputs."),
+    ] = None,
 ) -> None:
     """Classify frames with a bundle."""
-    from edgekit.imaging import frames
-    from edgekit.runtime.classifier import load
+    from edgekit.cli.run_clips import Runner
+    from edgekit.cli.run_output import Overlays, Printer, check_folder, summarize
+    from edgekit.runtime.health import Health
 
     given = (explain, against, min_probability, colormap, contours or None, annotate or None)
     if overlay is None and any(option is not None for option in given):
         raise DataError("the options of overlays need --overlay DIR", hint="add it, or leave them out")
     drawing = _drawing(colormap, contours=contours, annotate=annotate, against=against, min_probability=min_probability)
+    live, together = _live(fps, deadline_ms, seconds), _together(aggregate, top_k, smooth)
+    is_live = any(live.plays(str(name)) for name in inputs)
+    if not is_live and (deadline_ms is not None or seconds is not None):
+        raise DataError("--deadline-ms and --seconds are for live inputs", hint="a camera, or files with --fps")
     if overlay is not None:
-        _check_folder(overlay)
-    classifier = load(bundle)
-    overlays = None if overlay is None else _Overlays(overlay, explain, drawing)
-    if overlays is not None:
-        overlays.check(classifier)
-    if not classifier.manifest.accepted:
-        tell(f"warning: {bundle} was NOT ACCEPTED by its acceptance gate; its answers are not proven")
-    failed = 0
-    for place in inputs:
+        check_folder(overlay)
+    overlays = None if overlay is None else Overlays(overlay, explain, drawing)
+    recorder = Health()
+    with _opened(bundle, recorder, supervise=is_live if supervise is None else supervise) as classifier, _served(health, recorder):
+        if overlays is not None:
+            overlays.check(classifier)
+        if not classifier.manifest.accepted:
+            tell(f"warning: {bundle} was NOT ACCEPTED by its acceptance gate; its answers are not proven")
+        runner = Runner(classifier, recorder, Printer(classifier, as_json=as_json), overlays, live=live, together=together)
         try:
-            _refuse_live(place)
-            paths = [path for path in frames.expand([place]) if overlay is None or not path.resolve().is_relative_to(overlay.resolve())]
-        except EdgekitError as error:
-            failed += 1
-            _report_bad(str(place), error, as_json=as_json)
-            continue
-        failed += sum(not _run_file(classifier, path, overlays, as_json=as_json) for path in paths)
+            failed = _run_all(inputs, overlay, runner)
+        finally:
+            if is_live:
+                summarize(recorder.snapshot())
     if failed:
         tell(f"{failed} {'input' if failed == 1 else 'inputs'} could not be answered")
         raise typer.Exit(1)
-
-
-def _refuse_live(given: Path) -> None:
-    if str(given).startswith("camera:"):
-        raise DataError(f"{given}: cameras are not read by this version of edgekit", hint="save frames as PNG, JPEG or DICOM and run those")
 
 
 def _drawing(colormap: str | None, *, contours: bool, annotate: bool, against: str | None, min_probability: float | None) -> Drawing:
@@ -93,132 +118,74 @@ def _drawing(colormap: str | None, *, contours: bool, annotate: bool, against: s
     )
 
 
-def _run_file(classifier: Classifier, path: Path, overlays: _Overlays | None, *, as_json: bool) -> bool:
-    """Answers every frame of a file; False when one could not be."""
-    from edgekit.imaging import frames
+def _live(fps: str | None, deadline_ms: float | None, seconds: float | None) -> Live:
+    """How live inputs are played, checked before any work."""
+    from edgekit.cli.run_clips import Live
+    from edgekit.runtime.sources import NATIVE, check_fps
+    from edgekit.runtime.stream import StreamOptions
 
+    StreamOptions(deadline_ms=deadline_ms, seconds=seconds)
+    if fps is None or fps == NATIVE:
+        return Live(native=fps == NATIVE, deadline_ms=deadline_ms, seconds=seconds)
     try:
-        for frame in frames.read(path):
-            prediction = classifier.predict(frame.pixels)
-            drawn = _Drawn() if overlays is None or prediction.cam is None else overlays.write(prediction, path, frame)
-            if as_json:
-                print_json(_line(classifier, prediction, path, frame, drawn), line=True)
-            else:
-                say(_sentence(prediction, path, frame, drawn))
-    except OutputError:
-        raise
-    except EdgekitError as error:
-        _report_bad(str(path), error, as_json=as_json)
-        return False
-    return True
+        rate = float(fps)
+    except ValueError:
+        rate = math.nan
+    return Live(fps=check_fps(rate), deadline_ms=deadline_ms, seconds=seconds)
 
 
-def _line(classifier: Classifier, prediction: Prediction, path: Path, frame: Frame, drawn: _Drawn) -> dict[str, Any]:
-    cam = prediction.cam
-    found: dict[str, Any] | None = None
-    if cam is not None:
-        row, column = divmod(int(cam.argmax()), cam.shape[1])
-        found = {"class": prediction.cam_label, "shape": list(cam.shape), "peak": [row, column]}
-    return {
-        "input": str(path),
-        "frame": frame.index,
-        "label": prediction.label if isinstance(prediction.label, str) else list(prediction.label),
-        "probabilities": prediction.probabilities,
-        "logits": prediction.logits,
-        "latency_ms": round(prediction.latency_ms, 3),
-        "cam": found,
-        "overlay": None if drawn.path is None else str(drawn.path),
-        "engine": prediction.engine,
-        "bundle": classifier.bundle_digest,
-        "accepted": prediction.accepted,
-        "assessable": prediction.assessable,
-        "reason": _reason(prediction, drawn),
-    }
+def _together(aggregate: str | None, top_k: int | None, smooth: str | None) -> Together:
+    """What is made of several frames, checked before any work."""
+    from edgekit.cli.run_clips import Together
+    from edgekit.runtime.temporal import DEFAULT_TOP_K, TimeConstant, check_aggregate
+
+    if top_k is not None and aggregate != "topk":
+        raise DataError("--top-k K needs --aggregate topk", hint="add it, or leave out --top-k")
+    k = DEFAULT_TOP_K if top_k is None else top_k
+    if aggregate is not None:
+        check_aggregate(aggregate, k)
+    return Together(aggregate=aggregate, top_k=k, smooth=None if smooth is None else TimeConstant.parse(smooth))
 
 
-def _sentence(prediction: Prediction, path: Path, frame: Frame, drawn: _Drawn) -> str:
-    label = prediction.label if isinstance(prediction.label, str) else " + ".join(prediction.label) or "none"
-    ranked = sorted(prediction.probabilities.items(), key=lambda item: -item[1])
-    shown = "  ".join(f"{name} {probability:.3f}" for name, probability in ranked)
-    parts = [f"{path}", f"frame {frame.index}", label, f"({shown})", f"{prediction.latency_ms:.1f} ms"]
-    if reason := _reason(prediction, drawn):
-        parts.append(f"[{reason}]")
-    if drawn.path is not None:
-        parts.append(f"→ {drawn.path}")
-    return "  ".join(parts)
+@contextlib.contextmanager
+def _opened(bundle: Path, recorder: Health, *, supervise: bool) -> Iterator[Classifier | Supervised]:
+    """The bundle, on an engine in this process or in one that is watched; closed afterwards."""
+    from edgekit.runtime.classifier import load
+    from edgekit.runtime.supervisor import Supervised
+
+    opened: Classifier | Supervised = Supervised(bundle, on_restart=recorder.restarted) if supervise else load(bundle)
+    try:
+        yield opened
+    finally:
+        opened.close()
 
 
-def _reason(prediction: Prediction, drawn: _Drawn) -> str:
-    """What is missing from the answer or from its overlay, and why the engines before the one that answered did not."""
-    passed_over = f"answered by {prediction.engine}, because {'; '.join(prediction.engine_notes)}" if prediction.engine_notes else ""
-    return "; ".join(filter(None, (prediction.reason, drawn.withheld, passed_over)))
+@contextlib.contextmanager
+def _served(port: int | None, recorder: Health) -> Iterator[None]:
+    """Health on a local port, where one was asked for."""
+    if port is None:
+        yield
+        return
+    from edgekit.runtime.endpoint import serve
+
+    with serve(port, recorder) as endpoint:
+        tell(f"health: http://127.0.0.1:{endpoint.port}/health and /metrics")
+        yield
 
 
-def _report_bad(name: str, error: EdgekitError, *, as_json: bool) -> None:
-    if as_json:
-        print_json({"input": name, "error": error.message}, line=True)
-    report_error(error)
+def _run_all(inputs: list[Path], overlay: Path | None, runner: Runner) -> int:
+    """Answers every input; returns how many files and frames could not be."""
+    from edgekit.imaging import frames
+    from edgekit.imaging.camera import is_camera
 
-
-@dataclass(frozen=True, slots=True)
-class _Drawn:
-    """Where the overlay of a frame is, and why it shows nothing where that was decided."""
-
-    path: Path | None = None
-    withheld: str = ""
-
-
-class _OverlayNames:
-    """File names for overlays: after the input, never outside the folder, never twice."""
-
-    def __init__(self) -> None:
-        self._used: set[str] = set()
-
-    def of(self, path: Path, frame: Frame) -> str:
-        stem = _UNSAFE.sub("-", path.stem).strip("-.") or "frame"
-        base = f"{stem}-{frame.index:04d}"
-        name, count = f"{base}.png", 2
-        while name in self._used:
-            name, count = f"{base}-{count}.png", count + 1
-        self._used.add(name)
-        return name
-
-
-def _check_folder(folder: Path) -> None:
-    from edgekit.bundle.writer import check_writable
-
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"--overlay {folder} is a file, not a folder", hint="give a folder; it is made where there is none")
-    check_writable(folder / "overlay.png")
-
-
-class _Overlays:
-    """Writes overlays into a folder, all drawn in one way."""
-
-    def __init__(self, folder: Path, label: str | None, drawing: Drawing) -> None:
-        self._folder, self._label, self._drawing = folder, label, drawing
-        self._names = _OverlayNames()
-
-    def check(self, classifier: Classifier) -> None:
-        """Refuses what this bundle cannot draw, before the first frame."""
-        manifest, other = classifier.manifest, self._drawing.against
-        if manifest.cam is None:
-            raise DataError(f"{classifier.path} has no map to draw: {manifest.cam_reason}", hint="leave out --overlay")
-        if other is not None and self._label in (None, other):
-            raise DataError("--against LABEL needs --explain with another label", hint="name two labels of the model")
-        for option, label in (("--explain", self._label), ("--against", other)):
-            if label is not None and label not in manifest.output.labels:
-                raise DataError(f"{option}: {label!r} is not a label of {classifier.path}", hint=nearest(label, manifest.output.labels))
-
-    def write(self, prediction: Prediction, path: Path, frame: Frame) -> _Drawn:
-        import io
-
-        from PIL import Image
-
-        from edgekit.bundle.writer import write_atomically
-
-        buffer = io.BytesIO()
-        Image.fromarray(prediction.overlay(self._label, self._drawing)).save(buffer, format="PNG")
-        to = self._folder / self._names.of(path, frame)
-        write_atomically(to, [buffer.getvalue()])
-        return _Drawn(to, prediction.why_not_drawn(self._label, self._drawing))
+    failed = 0
+    for place in inputs:
+        try:
+            found = [] if is_camera(str(place)) else frames.expand([place])
+            paths = [path for path in found if overlay is None or not path.resolve().is_relative_to(overlay.resolve())]
+        except EdgekitError as error:
+            failed += 1
+            runner.printer.bad(str(place), error)
+            continue
+        failed += runner.run(str(place), paths)
+    return failed

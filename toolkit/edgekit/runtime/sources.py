@@ -25,6 +25,9 @@ from edgekit.imaging.camera import Camera
 NATIVE = "native"
 """In place of a rate: each file at its own."""
 
+MAX_FPS = 1000
+"""Fastest that files are played."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Picture:
@@ -71,6 +74,29 @@ class Source(Protocol):
         """Gives back what it holds."""
 
 
+def check_fps(fps: float) -> float:
+    """A rate at which files can be played.
+
+    Raises:
+        DataError: It is none.
+    """
+    if not 0 < fps <= MAX_FPS:
+        raise DataError(f"a stream cannot be played at {fps:g} frames a second", hint=f"above 0, at most {MAX_FPS}; or {NATIVE}")
+    return fps
+
+
+def in_order(paths: Sequence[Path]) -> Iterator[Picture]:
+    """Every frame of files, as fast as they are asked for; a file that cannot be read is one picture with its error."""
+    for path in paths:
+        index = 0
+        try:
+            for frame in frames.read(path):
+                yield Picture(input=str(path), index=frame.index, pixels=frame.pixels, time_s=frame.time_s)
+                index = frame.index + 1
+        except EdgekitError as error:
+            yield Picture(input=str(path), index=index, error=error)
+
+
 class Player:
     """Files, played one after the other.
 
@@ -86,10 +112,8 @@ class Player:
     stalls = False
 
     def __init__(self, name: str, paths: Sequence[Path], *, fps: float | None) -> None:
-        if fps is not None and not 0 < fps <= MAX_FPS:
-            raise DataError(f"a stream cannot be played at {fps:g} frames a second", hint=f"above 0, at most {MAX_FPS}")
         self.name, self._paths = name, paths
-        self._fps = fps
+        self._fps = None if fps is None else check_fps(fps)
         self.period_s = 1 / fps if fps is not None else _own_period_s(name, paths)
 
     def pictures(self, wait_until: Callable[[float], bool]) -> Iterator[Picture]:
@@ -142,10 +166,6 @@ class CameraSource:
 
     def close(self) -> None:
         self._camera.close()
-
-
-MAX_FPS = 1000
-"""Fastest that files are played."""
 
 
 def _own_period_s(name: str, paths: Sequence[Path]) -> float:

@@ -20,7 +20,7 @@ Rules this file keeps:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
@@ -144,7 +144,7 @@ class Stream:
         self._next_frame_number = 0
         self._failures, self._failing = 0, ""
 
-    def play(self, feed: Feed) -> Iterator[StreamResult]:
+    def play(self, feed: Feed) -> Generator[StreamResult, None, None]:
         """Takes frames from a feed until it ends, and closes it then, or when the iterator is closed.
 
         Yields:

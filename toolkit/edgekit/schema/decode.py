@@ -12,6 +12,7 @@ Rules this file keeps:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -87,7 +88,7 @@ class _Decoder:
     def _dataclass(self, kind: type, value: object, path: str) -> object:
         if not isinstance(value, Mapping):
             raise self.fail(path, f"expected a table, found {_name(value)}")
-        hints = typing.get_type_hints(kind)
+        hints = _hints(kind)
         fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
         for key in value:
             if key not in fields:
@@ -160,6 +161,12 @@ class _Decoder:
         if isinstance(value, (list, tuple)):
             return [self._plain(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
         raise self.fail(path, f"expected a table, a list, a text, a number or true or false, found {_name(value)}")
+
+
+@functools.lru_cache(maxsize=256)
+def _hints(kind: type) -> dict[str, Any]:
+    """Types of a dataclass's fields; evaluating their texts costs more than the rest of decoding, and some tables come once a frame."""
+    return typing.get_type_hints(kind)
 
 
 def _join(path: str, key: str) -> str:

@@ -83,7 +83,7 @@ def test_where_none_passes(monkeypatch, tmp_path, path, capfd):
     ("fault", "says"),
     [
         ("library", "TensorRT cannot be loaded"),
-        ("pc", "no engine that is built on the device"),
+        ("other-engine", "no engine that is built on the device, only openvina"),
         ("folder", "others than its owner may write"),
     ],
 )
@@ -92,8 +92,8 @@ def test_what_cannot_be_done_is_one_error(monkeypatch, tmp_path, path, capfd, fa
     device = prepared(monkeypatch, tmp_path)
     if fault == "library":
         monkeypatch.setitem(sys.modules, "tensorrt", None)
-    if fault == "pc":
-        write_device_bundle(path)
+    if fault == "other-engine":
+        write_device_bundle(path, fault="unknown-engine")
     if fault == "folder":
         device.cache.mkdir()
         device.cache.chmod(0o777)

@@ -1,4 +1,4 @@
-"""`edgekit build`: makes a bundle ready on this device, once, when it is installed; a build takes minutes and does not belong to the first frame."""
+"""`edgekit build`: makes a bundle ready on this device, once, when it is installed; what takes minutes, or even a second, does not belong to the first frame."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def build(
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON document on stdout."),
 ) -> None:
-    """Build a bundle's TensorRT engines on this device, try them on its golden frames, and choose the fastest that passes."""
+    """Build a bundle's TensorRT engines on this device and compile its OpenVINO models ahead, and try them on its golden frames."""
     from edgekit.bundle.reader import open_bundle
-    from edgekit.profiler.engine_choice import choose
+    from edgekit.profiler.ahead import make_ready
     from edgekit.runtime.engines.engine_cache import EngineCache
     from edgekit.schema.decode import encode
 
     opened = open_bundle(bundle)
     cache = EngineCache()
     with only_a_document():
-        outcome = choose(opened, cache, TerminalProgress(), again=again)
+        outcome = make_ready(opened, cache, TerminalProgress(), again=again)
     if as_json:
         print_json(
             {

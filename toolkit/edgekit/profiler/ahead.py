@@ -26,7 +26,7 @@ from edgekit.runtime.engines.tensorrt_build import Built, Progress, is_tensorrt
 
 
 def make_ready(bundle: Bundle, cache: EngineCache, progress: Progress, *, again: bool = False) -> Outcome:
-    """Everything that can be made ready for a bundle on this machine: TensorRT's engines built and put in order, OpenVINO's compiled ahead behind them.
+    """What an installation does for a bundle: TensorRT's engines are built and put in order; a bundle without them has its OpenVINO models compiled ahead.
 
     Args:
         bundle: The bundle.
@@ -40,12 +40,10 @@ def make_ready(bundle: Bundle, cache: EngineCache, progress: Progress, *, again:
     """
     specs = bundle.manifest.engines
     ahead = [spec for spec in specs if can_be_compiled_ahead(spec)]
-    found = Outcome(tried=(), order=())
     if not ahead or any(is_tensorrt(spec.name) for spec in specs):
-        found = choose(bundle, cache, progress, again=again)
-    compiled = tuple(compile_ahead(bundle, spec, cache, progress) for spec in ahead)
-    passed = tuple(one.engine for one in compiled if one.status == "PASS")
-    return Outcome(tried=(*found.tried, *compiled), order=(*found.order, *passed), notes=found.notes)
+        return choose(bundle, cache, progress, again=again)
+    tried = tuple(compile_ahead(bundle, spec, cache, progress) for spec in ahead)
+    return Outcome(tried=tried, order=tuple(one.engine for one in tried if one.status == "PASS"))
 
 
 def can_be_compiled_ahead(spec: EngineSpec) -> bool:

@@ -27,7 +27,7 @@ DEVICE = DeviceKey(
     module="p3767-0003",
     l4t="36.4.3",
 )
-KEY = EntryKey(kind="tensorrt-int8", onnx_sha256="a" * 64, options={"WORKSPACE_MIB": "512"}, device=DEVICE)
+KEY = EntryKey(kind="tensorrt-int8", model_sha256="a" * 64, options={"WORKSPACE_MIB": "512"}, device=DEVICE)
 BUNDLE = "b" * 64
 PLAN = bytes(range(256)) * 4
 
@@ -60,7 +60,7 @@ def test_what_is_stored_comes_back(filled):
 
 CHANGES = {
     "kind": {"kind": "tensorrt-fp16"},
-    "model": {"onnx_sha256": "c" * 64},
+    "model": {"model_sha256": "c" * 64},
     "options": {"options": {"WORKSPACE_MIB": "513"}},
     **{
         field.name: {"device": dataclasses.replace(DEVICE, **{field.name: 99 if field.type == "int" else "99"})}
@@ -129,7 +129,7 @@ def test_an_entry_with_a_fault_is_not_handed_out(filled, fault):
 
 def test_an_entry_under_the_name_of_another_is_not_handed_out(filled):
     """Files that were renamed to the name of another key are refused: the key in the sidecar counts."""
-    other = dataclasses.replace(KEY, onnx_sha256="d" * 64)
+    other = dataclasses.replace(KEY, model_sha256="d" * 64)
     plan_of(filled).rename(plan_of(filled, other))
     sidecar_of(filled).rename(sidecar_of(filled, other))
     assert filled.load(other).reason == "the entry's key is not the one its name says"

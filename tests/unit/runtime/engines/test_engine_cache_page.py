@@ -9,7 +9,7 @@ import repository
 
 from edgekit.profiler.engine_choice import Tried
 from edgekit.runtime.engines import cache_keys, choice_file, engine_cache, tensorrt_build
-from edgekit.runtime.engines.cache_keys import DeviceKey, EntryKey
+from edgekit.runtime.engines.cache_keys import DeviceKey, EntryKey, HostKey
 
 PAGE = (repository.ROOT / "docs/engine-cache.md").read_text("utf-8")
 
@@ -28,7 +28,7 @@ def test_the_settings():
 
 def test_the_key():
     """The page lists every part of the key."""
-    parts = {field.name for kind in (DeviceKey, EntryKey) for field in dataclasses.fields(kind)} - {"device"}
+    parts = {field.name for kind in (DeviceKey, EntryKey, HostKey) for field in dataclasses.fields(kind)} - {"device"}
     assert set(rows("DIGEST is of the key")) == parts
     assert f"of this page; {cache_keys.SCHEMA} " in PAGE
 

@@ -107,7 +107,7 @@ def test_what_is_kept(device):
     sidecar = json.loads((device.cache / f"{built.entry}.json").read_text())
     assert sidecar["key"] == {
         "kind": "tensorrt-int8",
-        "onnx_sha256": hashlib.sha256(trt_device.MODELS["tensorrt-int8"]).hexdigest(),
+        "model_sha256": hashlib.sha256(trt_device.MODELS["tensorrt-int8"]).hexdigest(),
         "options": {"FLAGS": "INT8", "MAX_AUX_STREAMS": "0", "OPTIMIZATION_LEVEL": "3", "WORKSPACE_MIB": "512"},
         "device": {
             "tensorrt": "10.3.0",
@@ -224,7 +224,7 @@ def test_timings_that_the_library_refuses_only_cost_time(device, all_refused):
     build()
     (sidecar,) = device.cache.glob("tensorrt-timings-*.json")
     listed = json.loads(sidecar.read_text())["key"]
-    key = EntryKey(kind=tensorrt_build.TIMINGS, onnx_sha256="", options={}, device=DeviceKey(**listed["device"]))
+    key = EntryKey(kind=tensorrt_build.TIMINGS, model_sha256="", options={}, device=DeviceKey(**listed["device"]))
     EngineCache().store(key, b"of another version", {})
     device.world.calls.clear()
     device.world.fail |= {"timing_cache"} if all_refused else set()
@@ -336,7 +336,7 @@ def hold_and_die(folder, ready):
 
     key = EntryKey(
         kind="tensorrt-int8",
-        onnx_sha256="0" * 64,
+        model_sha256="0" * 64,
         options={},
         device=DeviceKey(
             tensorrt="1", cuda_runtime="1", cuda_driver="1", compute_capability="1", gpu="g", multiprocessors=1, module="", l4t=""

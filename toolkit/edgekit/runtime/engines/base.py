@@ -112,6 +112,10 @@ class Engine(ABC):
         """Shape of the float32 state the graph takes with a frame; None where it takes none."""
         return None
 
+    def initial_state(self) -> NDArray[np.float32] | None:
+        """The state that the graph takes with the first frame of a clip, a new array of zeros; None where it takes none."""
+        return None if self.state_shape is None else np.zeros(self.state_shape, dtype=np.float32)
+
     @property
     def map_shape(self) -> tuple[int, ...] | None:
         """Shape of the maps the graph computes, (outputs, rows, columns); None where it computes none."""

@@ -49,23 +49,59 @@ class DeviceKey:
     l4t: str
     schema: int = SCHEMA
 
+    def document(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostKey:
+    """What a compiled model depends on, of the machine.
+
+    Attributes:
+        openvino: Full version, with the build's number.
+        architecture: Of the machine.
+        cpu: Name of the processor.
+        instruction_sets: Those that inference kernels are chosen by.
+        cores: Hardware threads that this process may use.
+        schema: `SCHEMA`.
+    """
+
+    openvino: str
+    architecture: str
+    cpu: str
+    instruction_sets: tuple[str, ...]
+    cores: int
+    schema: int = SCHEMA
+
+    def document(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "openvino": self.openvino,
+            "architecture": self.architecture,
+            "cpu": self.cpu,
+            "instruction_sets": list(self.instruction_sets),
+            "cores": self.cores,
+            "schema": self.schema,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryKey:
-    """What an entry was made from: its kind ("tensorrt-int8"), the sha256 of the model, the builder's options, and the device."""
+    """What an entry was made from: its kind ("tensorrt-int8"), the sha256 of the model, the options it was made with, and the device."""
 
     kind: str
-    onnx_sha256: str
+    model_sha256: str
     options: Mapping[str, str]
-    device: DeviceKey
+    device: DeviceKey | HostKey
 
     def document(self) -> dict[str, Any]:
         """As JSON has it."""
         return {
             "kind": self.kind,
-            "onnx_sha256": self.onnx_sha256,
+            "model_sha256": self.model_sha256,
             "options": dict(sorted(self.options.items())),
-            "device": asdict(self.device),
+            "device": self.device.document(),
         }
 
     @property

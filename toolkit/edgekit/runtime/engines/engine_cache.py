@@ -110,6 +110,12 @@ class EngineCache:
         cache_files.write(self.folder / f"{key.name}.json", _json(sidecar))
         return Entry(payload=payload, sha256=digest, facts=sidecar)
 
+    def remove(self, key: EntryKey) -> None:
+        """Takes an entry away, with the choices made with it; what is not there is no error."""
+        self._withdraw_choices(key.name)
+        for ending in ("json", "plan"):
+            (self.folder / f"{key.name}.{ending}").unlink(missing_ok=True)
+
     def prepare(self) -> None:
         """Makes the folder where there is none, and finds out whether entries can be written.
 
@@ -221,7 +227,7 @@ class EngineCache:
         for path in cache_files.listed(self.folder, f"{key.kind}-*.json"):
             found = self._sidecar(path.name)
             listed = found.get("key") if isinstance(found, dict) else None
-            if isinstance(listed, dict) and listed.get("onnx_sha256") == key.onnx_sha256:
+            if isinstance(listed, dict) and listed.get("model_sha256") == key.model_sha256:
                 if listed.get("device") != wanted["device"]:
                     return f"the one that is cached was built with {difference(listed.get('device'), wanted['device'])}"
                 return "the one that is cached was built with other options"

@@ -24,10 +24,15 @@ from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import INPUT_NAMES, OUTPUT_NAMES, EngineSpec
 from edgekit.errors import BundleError, MissingEngineError, TargetError, nearest
+from edgekit.runtime.engines import openvino_cache
 from edgekit.runtime.engines.base import STATE, Availability, Engine, ModelRefusedError, RawOutput, check_shapes, check_version
+from edgekit.runtime.engines.cache_keys import Unusable
 
 DEVICES = ("CPU", "GPU", "NPU")
 """What the setting DEVICE may be; the first where it is left out."""
+
+COMPILED_AHEAD = "compiled ahead"
+"""What `describe` says of a model that was read from the cache."""
 
 _INSTALL = "install the extra: edgekit-toolkit[openvino]"
 _AGAIN = "compile the bundle again"
@@ -94,8 +99,9 @@ def _hidden(module: str) -> Iterator[None]:
 class OpenVinoEngine(Engine):
     """An OpenVINO IR compiled for the CPU."""
 
-    def __init__(self, compiled: Any, version: str) -> None:
+    def __init__(self, compiled: Any, version: str, origin: str) -> None:
         self._compiled = compiled
+        self._origin = origin
         self._request = compiled.create_infer_request()
         self._version = version
         self._on_cpu = compiled.get_property("EXECUTION_DEVICES") == ["CPU"]
@@ -119,19 +125,11 @@ class OpenVinoEngine(Engine):
         core = shared_core()
         device = spec.settings.get("DEVICE", DEVICES[0])
         check_device(device)
-        try:
-            weights = openvino.Tensor(np.frombuffer(members[spec.files["bin"]], dtype=np.uint8))
-            model = core.read_model(bytes(members[spec.files["xml"]]), weights)
-            _check_graph(model, spec)
-            compiled = core.compile_model(model, device, {key: value for key, value in spec.settings.items() if key != "DEVICE"})
-        except RuntimeError as error:
-            raise ModelRefusedError(
-                f"OpenVINO {version} refuses the model: {_first_line(error)}", hint="compile the bundle again, or update openvino"
-            ) from error
+        compiled, origin = _ready(core, spec, members, device)
         for key in _VERIFIED:
             _check_setting(compiled, key, spec.settings[key])
         _check_execution(compiled, device)
-        return cls(compiled, version)
+        return cls(compiled, version, origin)
 
     @staticmethod
     def available() -> Availability:
@@ -151,7 +149,12 @@ class OpenVinoEngine(Engine):
             "device": ", ".join(compiled.get_property("EXECUTION_DEVICES")),
             "precision": compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(),
             "threads": str(compiled.get_property("INFERENCE_NUM_THREADS")) if self._on_cpu else "",
+            "model": self._origin,
         }
+
+    def export(self) -> bytes:
+        """The compiled model, for `openvino_cache`."""
+        return openvino_cache.export(self._compiled)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -177,6 +180,40 @@ class OpenVinoEngine(Engine):
                 f"OpenVINO failed on a frame: {_first_line(error)}", hint="edgekit doctor shows what this machine can run"
             ) from error
         return RawOutput.of(self._given)
+
+
+def _ready(core: Any, spec: EngineSpec, members: Mapping[str, memoryview], device: str) -> tuple[Any, str]:
+    """The compiled model, and how it came about: read where it was compiled ahead for this CPU, else compiled now."""
+    if device != DEVICES[0]:
+        return _compile(core, spec, members, device), "compiled at opening"
+    found = openvino_cache.find(spec, members, load_library().__version__)
+    if isinstance(found, Unusable):
+        return _compile(core, spec, members, device), f"compiled at opening: {found.reason}"
+    try:
+        compiled = openvino_cache.load(core, found, device, _plugin_settings(spec))
+        _check_graph(compiled, spec)
+    except (RuntimeError, BundleError) as error:
+        reason = error.message if isinstance(error, BundleError) else _first_line(error)
+        return _compile(core, spec, members, device), f"compiled at opening: the one compiled ahead is refused: {reason}"
+    return compiled, COMPILED_AHEAD
+
+
+def _compile(core: Any, spec: EngineSpec, members: Mapping[str, memoryview], device: str) -> Any:
+    openvino = load_library()
+    try:
+        weights = openvino.Tensor(np.frombuffer(members[spec.files["bin"]], dtype=np.uint8))
+        model = core.read_model(bytes(members[spec.files["xml"]]), weights)
+        _check_graph(model, spec)
+        return core.compile_model(model, device, _plugin_settings(spec))
+    except RuntimeError as error:
+        version = openvino.__version__.split("-")[0]
+        raise ModelRefusedError(
+            f"OpenVINO {version} refuses the model: {_first_line(error)}", hint="compile the bundle again, or update openvino"
+        ) from error
+
+
+def _plugin_settings(spec: EngineSpec) -> dict[str, str]:
+    return {key: value for key, value in spec.settings.items() if key != "DEVICE"}
 
 
 def _check_spec(spec: EngineSpec) -> None:

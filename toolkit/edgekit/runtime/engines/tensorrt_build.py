@@ -227,7 +227,7 @@ def this_device() -> DeviceKey:
 
 def entry_key(spec: EngineSpec, onnx: memoryview, settings: Settings, device: DeviceKey) -> EntryKey:
     """What the plan of an engine depends on."""
-    return EntryKey(kind=spec.name, onnx_sha256=hashlib.sha256(onnx).hexdigest(), options=settings.options, device=device)
+    return EntryKey(kind=spec.name, model_sha256=hashlib.sha256(onnx).hexdigest(), options=settings.options, device=device)
 
 
 def find(spec: EngineSpec, members: Mapping[str, memoryview], cache: EngineCache, device: DeviceKey) -> Built | Unusable:
@@ -317,7 +317,7 @@ def _build_locked(job: _Job) -> Built:
     if not tensorrt_api.tells_progress(job.api):
         progress.note(f"TensorRT {job.api.text} does not tell how far it is; a build takes minutes")
     # Timings are of the device and its library, not of a model: another model's build finds its layers timed.
-    timings = EntryKey(kind=TIMINGS, onnx_sha256="", options={}, device=key.device)
+    timings = EntryKey(kind=TIMINGS, model_sha256="", options={}, device=key.device)
     start = time.monotonic()
     plan, timed = _plan(job, job.cache.load(timings))
     facts = {

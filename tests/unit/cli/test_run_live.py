@@ -282,6 +282,27 @@ def test_health_is_served_while_it_runs(bundle, cine, capfd):
     assert re.match(r"health: http://127\.0\.0\.1:\d+/health", ran.err)
 
 
+def test_a_log_of_events_holds_no_name_and_no_answer(tmp_path, bundle, folder, capfd):
+    """Start, steps, errors and the counters at the end, without the name of a file; it is added to."""
+    secret = folder / "DOE^JANE.png"
+    secret.write_bytes(b"damaged")
+    log = tmp_path / "events.jsonl"
+    for _ in range(2):
+        edgekit(capfd, "run", bundle, folder, "--fps", "50", "--log", log, "--json", "--no-supervise", "--deadline-ms", "0.001")
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    names = [event["event"] for event in events]
+    assert names.count("start") == names.count("stop") == 2
+    assert {"step", "error"} <= set(names)
+    assert events[-1]["captured"] == 13
+    for word in ("DOE", "JANE", "frames", "malignant", "benign"):
+        assert word not in log.read_text()
+
+
+def test_a_log_that_cannot_be_written_is_refused_before_any_frame(tmp_path, bundle, cine, capfd):
+    """One message."""
+    assert_refused(edgekit(capfd, "run", bundle, cine, "--log", tmp_path, "--json"), "log")
+
+
 @pytest.mark.parametrize("supervised", [(), ("--no-supervise",)])
 def test_ctrl_c_stops_a_live_run_cleanly(tmp_path, bundle, folder, supervised):
     """Whole lines, the summary, one word on stderr, the shell's exit code, and no process left behind."""

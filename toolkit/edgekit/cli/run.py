@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,10 +13,7 @@ from edgekit.errors import DataError, EdgekitError
 
 if TYPE_CHECKING:
     from edgekit.cli.run_clips import Live, Runner, Together
-    from edgekit.runtime.classifier import Classifier
-    from edgekit.runtime.health import Health
     from edgekit.runtime.prediction import Drawing
-    from edgekit.runtime.supervisor import Supervised
 
 
 def run(
@@ -66,6 +61,9 @@ def run(
     health: Annotated[
         int | None, typer.Option("--health", metavar="PORT", help="Serve health on this port of 127.0.0.1, while it runs.")
     ] = None,
+    log: Annotated[
+        Path | None, typer.Option("--log", metavar="FILE", help="Add a log of events to this file, JSON Lines without patient data.")
+    ] = None,
     supervise: Annotated[
         bool | None,
         typer.Option("--supervise/--no-supervise", help="Run the engine in a process of its own, watched; default for live inputs."),
@@ -74,7 +72,7 @@ def run(
     """Classify frames with a bundle."""
     from edgekit.cli.run_clips import Runner
     from edgekit.cli.run_output import Overlays, Printer, check_folder, summarize
-    from edgekit.runtime.health import Health
+    from edgekit.cli.run_service import Service
 
     given = (explain, against, min_probability, colormap, contours or None, annotate or None)
     if overlay is None and any(option is not None for option in given):
@@ -87,13 +85,14 @@ def run(
     if overlay is not None:
         check_folder(overlay)
     overlays = None if overlay is None else Overlays(overlay, explain, drawing)
-    recorder = Health()
-    with _opened(bundle, recorder, supervise=is_live if supervise is None else supervise) as classifier, _served(health, recorder):
+    service = Service(bundle=bundle, supervise=is_live if supervise is None else supervise, port=health, log=log)
+    with service.running() as (classifier, recorder, events):
         if overlays is not None:
             overlays.check(classifier)
         if not classifier.manifest.accepted:
             tell(f"warning: {bundle} was NOT ACCEPTED by its acceptance gate; its answers are not proven")
-        runner = Runner(classifier, recorder, Printer(classifier, as_json=as_json), overlays, live=live, together=together)
+        printer = Printer(classifier, as_json=as_json)
+        runner = Runner(classifier, recorder, printer, overlays, live=live, together=together, on_engine=events)
         try:
             failed = _run_all(inputs, overlay, runner)
         finally:
@@ -145,32 +144,6 @@ def _together(aggregate: str | None, top_k: int | None, smooth: str | None) -> T
     if aggregate is not None:
         check_aggregate(aggregate, k)
     return Together(aggregate=aggregate, top_k=k, smooth=None if smooth is None else TimeConstant.parse(smooth))
-
-
-@contextlib.contextmanager
-def _opened(bundle: Path, recorder: Health, *, supervise: bool) -> Iterator[Classifier | Supervised]:
-    """The bundle, on an engine in this process or in one that is watched; closed afterwards."""
-    from edgekit.runtime.classifier import load
-    from edgekit.runtime.supervisor import Supervised
-
-    opened: Classifier | Supervised = Supervised(bundle, on_restart=recorder.restarted) if supervise else load(bundle)
-    try:
-        yield opened
-    finally:
-        opened.close()
-
-
-@contextlib.contextmanager
-def _served(port: int | None, recorder: Health) -> Iterator[None]:
-    """Health on a local port, where one was asked for."""
-    if port is None:
-        yield
-        return
-    from edgekit.runtime.endpoint import serve
-
-    with serve(port, recorder) as endpoint:
-        tell(f"health: http://127.0.0.1:{endpoint.port}/health and /metrics")
-        yield
 
 
 def _run_all(inputs: list[Path], overlay: Path | None, runner: Runner) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,6 +90,7 @@ class Runner:
         overlays: Draws it; None for no overlays.
         live: How live inputs are played.
         together: What is made of several frames.
+        on_engine: Told which engine gave each answer.
     """
 
     def __init__(
@@ -101,10 +102,12 @@ class Runner:
         *,
         live: Live,
         together: Together,
+        on_engine: Callable[[str], None],
     ) -> None:
         self._classifier, self._health = classifier, health
         self.printer, self._overlays = printer, overlays
         self._live, self._together = live, together
+        self._on_engine = on_engine
 
     def run(self, name: str, paths: list[Path]) -> int:
         """Plays one input.
@@ -169,6 +172,8 @@ class Runner:
         prediction = result.prediction
         clip.frames += 1
         clip.left_out["dropped"] += result.dropped
+        if prediction is not None:
+            self._on_engine(prediction.engine)
         drawn = Drawn() if self._overlays is None else self._overlays.write(result)
         self.printer.result(result, drawn, live=clip.live)
         if result.error is not None:

@@ -44,7 +44,7 @@ class Classifier:
     def close(self):
         self.closed = True
 
-    def predict(self, frame, *, explain=True):
+    def predict(self, frame, *, explain=True, gate=True):
         if FAULT == "refuses-frame":
             raise DataError("not a frame", hint="give another")
         assert frame.dtype == np.uint8

@@ -158,7 +158,7 @@ def test_both_answer_the_same_frames_in_an_order_drawn_by_chance(runtime, frames
             super().__init__(name)
             self.name = name
 
-        def predict(self, frame, *, explain=True):
+        def predict(self, frame, *, explain=True, gate=True):  # noqa: ARG002 - the contract's
             log.append((self.name, int(frame.flat[0])))
             return super().predict(frame, explain=explain)
 

@@ -72,7 +72,7 @@ def test_a_counter_that_wraps_goes_on(tmp_path):
 
 
 def test_the_counter_of_the_platform_sees_more_than_the_package(tmp_path):
-    """psys is taken alone where there is one."""
+    """The zone psys is taken alone where there is one."""
     meter = find_meter(write(tmp_path, {**zone("0", "package-0", 0), **zone("1", "psys", 0)}))
     assert meter.scope == "whole platform (psys)"
 

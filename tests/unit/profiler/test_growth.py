@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from edgekit.profiler.growth import theil_sen
 
 
 def test_the_slope_is_theils_and_the_interval_is_sens():
     """Against SciPy's implementation of the same paper."""
+    from scipy import stats
+
     generator = np.random.default_rng(0)
     x = np.sort(generator.uniform(0, 10, 60))
     y = 3.0 * x + generator.normal(size=60)

@@ -11,6 +11,7 @@ import pytest
 from edgekit.report import profile_page
 
 STAGE = {"p50": 1.25, "p95": 1.5, "samples": 900}
+NOTHING = "nothing to read it from"
 SERIES = np.random.default_rng(0).normal(2.0, 0.05, 1000).round(4)
 DOCUMENT = {
     "format_version": 1,
@@ -50,8 +51,89 @@ DOCUMENT = {
         "packages": {"edgekit": "0.1.0", "numpy": "2.4.6", "tensorrt": None},
     },
     "series": {"start_s": (np.arange(1000) / 500).tolist(), "latency_ms": SERIES.tolist()},
-    "unavailable": {"host.governor": "there is no governor file", "memory.proportional_mib": "no rollup"},
+    "timeline": {
+        "t_s": [0.0, 1.0, 2.0],
+        "temperatures_c": {},
+        "clocks_mhz": {},
+        "throttle_events": [None, None, None],
+        "memory_mib": [100.0, 100.5, 101.0],
+        "energy_j": [None, None, None],
+        "hottest_c": None,
+        "throttled": None,
+        "throttled_by": "",
+        "sustained_ratio": 1.02,
+        "reading_ms": 0.5,
+    },
+    "energy": dict.fromkeys(("source", "scope", "idle_w", "busy_w", "mj_per_frame", "mj_per_frame_above_idle", "frames")),
+    "memory_growth": {"mib_per_minute": None, "low": None, "high": None, "readings": 3, "own_mib_per_minute": None},
+    "deltas": {
+        "cam": {"added_ms": 0.125, "ratio": 1.0625, "low": 1.05, "high": 1.075, "pairs": 400, "steady": True},
+        "overlay": dict.fromkeys(("added_ms", "ratio", "low", "high", "pairs", "steady")),
+    },
+    "paced": None,
+    "idle_wake": None,
+    "layers": None,
+    "compare": None,
+    "baseline": None,
+    "unavailable": {
+        "host.governor": "there is no governor file",
+        "memory.proportional_mib": "no rollup",
+        "energy.mj_per_frame": NOTHING,
+        "timeline.throttled": "no counter",
+        "memory_growth.mib_per_minute": "too few readings",
+        "deltas.overlay.ratio": "too few pairs",
+    },
 }
+
+WAKE = {"gap_s": 1.0, "p50_ms": 3.0, "interval_ms": [2.5, 3.5], "max_ms": 9.0, "samples": 20, "ratio": 1.5, "reason": ""}
+PERCENTILES = {"p50": 21.5, "p90": 30.0, "p95": None, "p99": None, "max": 250.0, "samples": 100}
+PACED = {
+    "fps": 30.0,
+    "deadline_ms": 33.3,
+    "due": 100,
+    "served": 98,
+    "unserved": 2,
+    "deadline_misses": 7,
+    "deadline_miss_share": 0.07,
+    "longest_queue": 4,
+    "live_drops": 3,
+    "latency_ms": PERCENTILES,
+    "latency_intervals_ms": dict.fromkeys(("p50", "p90", "p95", "p99")),
+    "service_ms": PERCENTILES,
+    "wait_ms": PERCENTILES,
+    "series": {"due_s": (np.arange(98) / 30).tolist(), "latency_ms": (10 * SERIES[:98]).tolist(), "service_ms": SERIES[:98].tolist()},
+    "timeline": DOCUMENT["timeline"],
+    "energy": DOCUMENT["energy"],
+}
+LAYERS = {
+    "engine": "openvino",
+    "repeats": 50,
+    "sum_ms": 3.0,
+    "by_precision_ms": {"u8": 2.5, "f32": 0.5},
+    "table": [
+        {"name": f"conv{index}", "kind": "Convolution", "precision": "u8", "kernel": "brgconv_I8", "median_ms": index / 10}
+        for index in range(20)
+    ],
+    "reason": "",
+}
+VERDICT = {
+    "verdict": "slower",
+    "reason": "p50 is 1.100 (1.080 to 1.120) times the other's",
+    "ratio": {
+        "p50": {"value": 1.1, "low": 1.08, "high": 1.12, "margin": 0.02},
+        "p90": {"value": 1.1, "low": 1.04, "high": 1.15, "margin": 0.05},
+        "p99": {"value": None, "low": None, "high": None, "margin": 0.1},
+    },
+}
+COMPARE = {"other": DOCUMENT["bundle"], "pairs": 400, "excluded": 5, "latency_ms": {"candidate": None, "other": None}, **VERDICT}
+BASELINE = {
+    "measured_at": "2025-12-31",
+    "bundle": {"name": "tiny", "version": "1.1", "digest": "cd"},
+    "samples": 900,
+    "changes": ["kernel was 1, is 2"],
+    **VERDICT,
+}
+WHOLE = {**DOCUMENT, "paced": PACED, "idle_wake": {"after_1000_ms": WAKE}, "layers": LAYERS, "compare": COMPARE, "baseline": BASELINE}
 
 
 def changed(**changes):
@@ -140,3 +222,79 @@ def test_nothing_of_a_bundle_can_become_markup():
 def test_the_page_is_the_same_for_the_same_document():
     """Rendering has no clock and no chance in it."""
     assert profile_page.render(DOCUMENT) == profile_page.render(copy.deepcopy(DOCUMENT))
+
+
+def test_parts_that_were_not_asked_for_have_no_section():
+    """Nor a title, nor a dash."""
+    found = words(profile_page.render(DOCUMENT))
+    for title in ("frames a second", "After a pause", "Layers", "Against another bundle", "Against an earlier measurement"):
+        assert title not in found
+
+
+def test_every_part_has_its_section():
+    """With its figures in words, what is missing as a dash, and what was left out of a table on demand."""
+    found = words(profile_page.render(WHOLE))
+    for text in (
+        "At 30 frames a second",
+        "7 of 100 frames missed the deadline of 33.3 ms; 2 of them were never served",
+        "would have dropped 3",
+        "1 s 3.00 2.50 to 3.50 9.00 1.50 20",
+        "Against another bundle",
+        "Slower: p50 is 1.100 (1.080 to 1.120) times the other's",
+        "400 pairs on the same frames",
+        "p99 – – 1.10",
+        "Against an earlier measurement",
+        "kernel was 1, is 2",
+        "conv19 Convolution u8 brgconv_I8 1.9000",
+        "5 more",
+        "the map +0.125 ms 1.062 (1.050 to 1.075) 400 yes",
+        "drawing the overlay too few pairs",
+        NOTHING,
+        "no counter",
+        "too few readings",
+    ):
+        assert text in found
+    assert "None" not in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"compare": COMPARE}, "slower than the bundle it was compared with: p50 is 1.100"),
+        (
+            {"baseline": {**BASELINE, "verdict": "not judged", "reason": "the baseline was not steady"}},
+            "could not be judged: the baseline was not steady",
+        ),
+        ({"timeline__throttled": True, "timeline__throttled_by": "3 throttle events"}, "the machine held itself back: 3 throttle events"),
+    ],
+)
+def test_what_a_comparison_or_the_machine_found_is_said_on_top(changes, text):
+    """Before the figures."""
+    found = words(profile_page.render(changed(**changes)))
+    assert text in found
+    assert found.index(text) < found.index("Latency, median")
+
+
+def test_energy_says_what_the_meter_sees():
+    """All of it, what is above rest, the scope and the source."""
+    energy = {"source": "INA3221", "scope": "whole board (VDD_IN)", "idle_w": 4.0, "busy_w": 10.0, "mj_per_frame": 250.0}
+    found = words(profile_page.render(changed(energy={**energy, "mj_per_frame_above_idle": 150.0, "frames": 900})))
+    assert "250 mJ, 150 mJ of it above rest (4 W); whole board (VDD_IN), by INA3221" in found
+
+
+def test_temperatures_and_clocks_are_drawn_where_there_are_any():
+    """One chart each, beside that of memory."""
+    plain, warm = (
+        profile_page.render(changed(timeline__temperatures_c=temperatures, timeline__clocks_mhz=clocks))
+        for temperatures, clocks in (({}, {}), ({"cpu": [40.0, 41.0, None]}, {"cpu policy0": [3000.0, 2900.0, 2800.0]}))
+    )
+    assert warm.count("<svg") == plain.count("<svg") + 2
+    assert "temperature (°C)" in warm
+    assert "clock (MHz)" in warm
+
+
+def test_the_deadline_is_on_the_curve_where_it_fits():
+    """One far beyond the largest latency would flatten it."""
+    near, far = (profile_page.render({**DOCUMENT, "paced": {**PACED, "deadline_ms": deadline}}) for deadline in (33.3, 1000.0))
+    assert "deadline 33.3 ms" in near
+    assert "deadline 1e+03" not in far

@@ -27,8 +27,8 @@ NAMES = ("cam", "overlay")
 class Explainer(Protocol):
     """What a delta needs of a classifier."""
 
-    def predict(self, frame: Frame, *, explain: bool = True) -> Answer:
-        """Answers one frame, with or without a map."""
+    def predict(self, frame: Frame, *, explain: bool = True, gate: bool = True) -> Answer:
+        """Answers one frame, with or without a map, and without a gate whatever it shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +60,8 @@ def measure_cam(classifier: Explainer, frames: Sequence[Frame], budget: Budget, 
     """What the map adds; the reason where there were too few pairs."""
     with_turns, without_turns = itertools.cycle(frames), itertools.cycle(frames)
     return _measured(
-        lambda: classifier.predict(next(with_turns)),
-        lambda: classifier.predict(next(without_turns), explain=False),
+        lambda: classifier.predict(next(with_turns), gate=False),
+        lambda: classifier.predict(next(without_turns), explain=False, gate=False),
         budget,
         on_progress,
     )
@@ -71,8 +71,8 @@ def measure_overlay(classifier: Explainer, frames: Sequence[Frame], budget: Budg
     """What drawing the map over the frame adds; the reason where there were too few pairs."""
     with_turns, without_turns = itertools.cycle(frames), itertools.cycle(frames)
     return _measured(
-        lambda: classifier.predict(next(with_turns)).overlay(),
-        lambda: classifier.predict(next(without_turns)),
+        lambda: classifier.predict(next(with_turns), gate=False).overlay(),
+        lambda: classifier.predict(next(without_turns), gate=False),
         budget,
         on_progress,
     )

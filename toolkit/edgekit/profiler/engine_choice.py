@@ -227,8 +227,7 @@ def _fastest_first(bundle: Bundle, specs: Sequence[EngineSpec], timing: _Timing)
         for spec in specs:
             engine = open_for_check(bundle, spec)
             held.callback(engine.close)
-            state = None if engine.state_shape is None else np.zeros(engine.state_shape, dtype=np.float32)
-            call = functools.partial(engine.infer, tensor, state)
+            call = functools.partial(engine.infer, tensor, engine.initial_state())
             place = len(ordered)
             while place > 0 and timing.is_faster((spec.name, call), ordered[place - 1], medians):
                 place -= 1

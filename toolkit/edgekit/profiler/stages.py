@@ -49,8 +49,8 @@ class Answer(Protocol):
 class Predictor(Protocol):
     """What a profile needs of a classifier."""
 
-    def predict(self, frame: Frame) -> Answer:
-        """Answers one frame."""
+    def predict(self, frame: Frame, *, gate: bool = True) -> Answer:
+        """Answers one frame; without a gate also one that is not assessable, as frames of a profile may be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +138,7 @@ class _Loop:
         self.answer: Answer
 
     def predict(self) -> None:
-        self.answer = self._classifier.predict(next(self._turns))
+        self.answer = self._classifier.predict(next(self._turns), gate=False)
 
     def draw(self) -> None:
         self.answer.overlay()

@@ -202,7 +202,7 @@ def _latency_check(bundle: Bundle, engine: Engine, spec: EngineSpec, budget: Bud
     name = f"latency-ms {spec.name}"
     tensor = np.ascontiguousarray(bundle.load_array(bundle.manifest.golden.frames)[:1])
     try:
-        series = clock.measure(functools.partial(engine.infer, tensor), budget).milliseconds
+        series = clock.measure(functools.partial(engine.infer, tensor, engine.initial_state()), budget).milliseconds
     except EdgekitError as error:
         return Check(name=name, status=FAIL, reason=error.message)
     verdict = steady_state(series)

@@ -23,7 +23,7 @@ import edgekit
 from edgekit.errors import BundleError, DataError, EdgekitError, TargetError
 from edgekit.runtime import supervisor as module
 from edgekit.runtime.engines.base import EngineNotBuiltError
-from edgekit.runtime.supervisor import EngineLostError, RestartBudget, Supervised, SupervisorOptions, WatchdogGaveUpError
+from edgekit.runtime.supervisor import EngineLostError, Follower, RestartBudget, Supervised, SupervisorOptions, WatchdogGaveUpError
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="an engine is supervised on Linux only")
 
@@ -160,7 +160,6 @@ def test_a_lost_engine_costs_one_frame(supervise, bundle):
         found = supervised.predict(asking(runtime.FINE))
         assert found.label == "malignant"
         assert "answered by a fresh process" in found.engine_notes[-1]
-        assert "fresh" not in " ".join(supervised.predict(asking(runtime.FINE)).engine_notes)
         assert supervised.restarts == number
     assert told == [kind for kind, _, _ in LOSSES.values()]
     assert all(is_gone(pid) for pid in starts(bundle)[:-1])
@@ -271,6 +270,16 @@ def test_a_clip_begins_anew_in_a_fresh_process(supervise):
         assert found.engine_notes[-1].endswith("what the clip had built up is gone")
         assert clip.predict(asking(runtime.FINE)).logits["malignant"] == 2
     assert "gone" not in supervised.clip().predict(asking(runtime.FINE)).engine_notes[-1]
+
+
+@pytest.mark.parametrize(("clip", "more"), [(None, ""), (3, "; what the clip had built up is gone")])
+def test_that_a_process_is_fresh_is_said_for_a_while(clip, more):
+    """The first answer after a loss may be withheld as too late, so those of the next second say it too, and no longer; a further loss is said again."""
+    follower = Follower(clip, 2)
+    assert follower.note(2, "it hung", 10.0) == ""
+    said = f"answered by a fresh process: it hung{more}"
+    assert [follower.note(3, "it hung", now) for now in (10.0, 10.9, 11.0, 50.0)] == [said, said, "", ""]
+    assert "it died" in follower.note(4, "it died", 60.0)
 
 
 def test_clips_that_nobody_has_any_more_are_forgotten(supervise):

@@ -9,7 +9,7 @@ Rules this file keeps:
 
 1. Every frame has an answer or an error within a bounded time: its own limit, and that of a start where one is due.
 2. Where the process hung, died or talked nonsense, it is killed, the frame gets an `EngineLostError`, and a fresh process takes over. It was given nothing of the
-   old one: what a clip had built up is gone, and the next answer says so in its `engine_notes`. A frame is never tried twice: it may be what killed the engine.
+   old one: what a clip had built up is gone, and the next answers say so in their `engine_notes`. A frame is never tried twice: it may be what killed the engine.
 3. Starts are counted. More than `max_restarts` in `restart_window_s` and the supervisor gives up for good (`WatchdogGaveUpError`): a scanner whose engine dies all
    the time must say so, not flicker.
 4. A fresh process must open the same bundle, by its digest: a file that was replaced meanwhile is refused.
@@ -48,6 +48,8 @@ BACK_WITHIN_S = 3.0
 """Within this time of an engine that hangs or dies the next answer is to be there."""
 SLOWER = 1.5
 """A start in trouble is taken to last this much longer than the first one did."""
+NOTED_S = 1.0
+"""For this long after the first answer of a fresh process the answers say that it is one."""
 
 
 class EngineLostError(TargetError):
@@ -217,7 +219,9 @@ class Supervised:
             reply, numbers = self._ask(process, follower.request(next(self._requests), held, self._ended_clips, explain=explain), held)
             if reply.failure is not None:
                 raise reply.failure.error()
-            asked = Asked(frame=held if explain else None, note=follower.note(self.restarts, self._lost), started_ns=started_ns)
+            asked = Asked(
+                frame=held if explain else None, note=follower.note(self.restarts, self._lost, time.monotonic()), started_ns=started_ns
+            )
             try:
                 found = prediction_of(reply.asked_for(), numbers, asked, self.manifest)
             except ValueError as error:
@@ -341,6 +345,7 @@ class Follower:
 
     def __init__(self, clip: int | None, restarts: int) -> None:
         self._clip, self._restarts = clip, restarts
+        self._note, self._noted_until_s = "", 0.0
         self.anew = False
 
     def request(self, number: int, frame: NDArray[np.uint8], ended: deque[int], *, explain: bool) -> Request:
@@ -350,13 +355,21 @@ class Follower:
         self.anew = False
         return asked
 
-    def note(self, restarts: int, lost: str) -> str:
-        """What its next answer must say: that another process gives it than the one before; empty where it is the same."""
-        if restarts == self._restarts:
-            return ""
-        self._restarts = restarts
-        what = "" if self._clip is None else "; what the clip had built up is gone"
-        return f"answered by a fresh process: {lost or 'the one before could not go on'}{what}"
+    def note(self, restarts: int, lost: str, now_s: float) -> str:
+        """What an answer must say: that another process gives it than the one before; empty where it is the same.
+
+        It is said for `NOTED_S`: the first answer after a loss has waited for the start, and whoever plays a stream may withhold it as too late.
+
+        Args:
+            restarts: Starts until now.
+            lost: Why the last one was needed.
+            now_s: By a clock that never goes back.
+        """
+        if restarts != self._restarts:
+            what = "" if self._clip is None else "; what the clip had built up is gone"
+            self._restarts, self._noted_until_s = restarts, now_s + NOTED_S
+            self._note = f"answered by a fresh process: {lost}{what}"
+        return self._note if now_s < self._noted_until_s else ""
 
 
 class SupervisedClip:

@@ -25,6 +25,7 @@ SECTIONS = {
     "3.6": manifest.CamSpec,
     "3.7": manifest.GoldenSpec,
     "3.8": manifest.Gate,
+    "3.9": manifest.StateSpec,
 }
 
 

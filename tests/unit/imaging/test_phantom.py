@@ -179,7 +179,7 @@ def test_a_finding_that_only_adds_brightness_adds_nothing_to_the_frame():
     """The time gain takes back, for wall and lung, whatever level the echoes had."""
     body = chest(ribs=())
     level = np.random.default_rng(0).normal(-30, 5, body.below_mm.shape).astype(np.float32)
-    plain, louder = (phantom._compress(level + db, body, np.random.default_rng(1), 60.0) for db in (0, 9))
+    plain, louder = (phantom.compress(level + db, body, np.random.default_rng(1), 60.0) for db in (0, 9))
     assert 20 < plain.mean() < 200
     assert np.abs(plain - louder).max() < 0.1
 
@@ -247,7 +247,7 @@ def test_the_same_data_set_twice_is_the_same_files(tmp_path):
 @pytest.mark.parametrize(("count", "expected"), [(4, (1, 1, 1, 1)), (5, (2, 1, 1, 1)), (20, (10, 2, 3, 5)), (60, (30, 6, 9, 15))])
 def test_every_split_gets_patients(count, expected):
     """Half of the patients train; no split is empty."""
-    splits = phantom._splits(count)
+    splits = phantom.splits(count)
     assert tuple(splits.count(name) for name in ("train", "calib", "val", "test")) == expected
 
 

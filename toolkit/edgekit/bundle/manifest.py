@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgekit.bundle.archive import check_names
-from edgekit.schema.model_io import MAX_SIDE_PX, InputSpec, OutputSpec
+from edgekit.schema.input_gate import InputGateSpec
+from edgekit.schema.model_io import MAX_SIDE_PX, InputSpec, OutputSpec, check_state_shape
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 TEMPERATURES = (0.01, 100.0)
 """Smallest and largest temperature; beyond them the softmax overflows or says nothing."""
-MODEL_FOLDER, GOLDEN_FOLDER, REPORT_FOLDER = "model/", "golden/", "report/"
+MODEL_FOLDER, GOLDEN_FOLDER, GATE_FOLDER, REPORT_FOLDER = "model/", "golden/", "gate/", "report/"
 
 MAX_SECURITY_VERSION = 2**31 - 1
 """Largest security version; it leaves no room to lock a device out of every later release by one huge number."""
@@ -197,6 +198,28 @@ class GoldenSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StateSpec:
+    """What a recurrent classifier carries from frame to frame: zeros before the first frame of a clip, then what the graph gave for the frame before.
+
+    Attributes:
+        shape: Of the graph's input `state` and its output `next_state`, float32.
+        golden: Engine name to member with float32 (frames, *shape): the state after each golden frame, which are one clip in their order.
+        tolerance: Engine name to the largest accepted difference of an element on another machine.
+    """
+
+    shape: tuple[int, ...]
+    golden: dict[str, str]
+    tolerance: dict[str, float]
+
+    def __post_init__(self) -> None:
+        check_state_shape(self.shape)
+        if set(self.golden) != set(self.tolerance):
+            raise ValueError("golden and tolerance must name the same engines")
+        for engine, tolerance in self.tolerance.items():
+            _check_tolerance(f"the tolerance of {engine!r}", tolerance)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetSummary:
     """The device profile the bundle was compiled for, resolved at compile time.
 
@@ -237,6 +260,9 @@ class Manifest:
         cam: The map in the graph; None where the head allows none.
         cam_reason: Why there is no map; empty where there is one.
         golden: Frames for the self-test.
+        state: What is carried from frame to frame; None where every frame is answered by itself.
+        gate: The input gate; None where frames are not judged.
+        gate_reason: Why they are not, where a gate was asked for or is usual; empty where there is one.
         acceptance: The gates as measured.
         sources: Name to sha256 of what it was compiled from (weights, data manifest, recipe).
         made_with: Library to version.
@@ -261,6 +287,9 @@ class Manifest:
     sources: dict[str, str]
     made_with: dict[str, str]
     members: dict[str, Member]
+    state: StateSpec | None = None
+    gate: InputGateSpec | None = None
+    gate_reason: str = ""
 
     def __post_init__(self) -> None:
         if self.format_version != FORMAT_VERSION:
@@ -274,6 +303,8 @@ class Manifest:
         self._check_proof()
         if (self.cam is None) == (not self.cam_reason):
             raise ValueError("cam_reason says why there is no map: it is empty exactly when there is one")
+        if self.gate is not None and self.gate_reason:
+            raise ValueError("gate_reason says why there is no input gate, and there is one")
         for source, digest in self.sources.items():
             if not _SHA256.fullmatch(digest):
                 raise ValueError(f"the source {source!r} needs a sha256 of 64 lower-case hex digits")
@@ -304,19 +335,25 @@ class Manifest:
         engines = {engine.name for engine in self.engines}
         if set(self.golden.logits) != engines:
             raise ValueError(f"golden has logits of {sorted(self.golden.logits)} for the engines {sorted(engines)}")
+        if self.gate is not None and set(self.gate.engines) != engines:
+            raise ValueError(f"gate judges the engines {sorted(self.gate.engines)} of the engines {sorted(engines)}")
+        if self.state is not None and set(self.state.golden) != engines:
+            raise ValueError(f"state has golden states of {sorted(self.state.golden)} for the engines {sorted(engines)}")
 
     def _check_members(self) -> None:
         check_names([*self.members, MANIFEST_NAME])
         used = {name for engine in self.engines for name in engine.files.values()}
-        golden = {self.golden.frames, *self.golden.logits.values()}
-        for folder, names in ((MODEL_FOLDER, used), (GOLDEN_FOLDER, golden)):
+        states = () if self.state is None else self.state.golden.values()
+        golden = {self.golden.frames, *self.golden.logits.values(), *states}
+        gate = frozenset() if self.gate is None else self.gate.members
+        for folder, names in ((MODEL_FOLDER, used), (GOLDEN_FOLDER, golden), (GATE_FOLDER, gate)):
             for name in sorted(names):
                 if not name.startswith(folder):
                     raise ValueError(f"{name!r} must be a member under {folder}")
                 if name not in self.members:
                     raise ValueError(f"{name!r} is used but is not listed in members")
         for name in self.members:
-            if name not in used | golden and not name.startswith(REPORT_FOLDER):
+            if name not in used | golden | gate and not name.startswith(REPORT_FOLDER):
                 raise ValueError(f"nothing uses the member {name!r}; only {REPORT_FOLDER} may hold such members")
 
 

@@ -19,11 +19,12 @@ from typing import Any, Literal
 from edgekit.catalog import files
 from edgekit.catalog.compress import CompressSpec
 from edgekit.catalog.explain import ExplainSpec
+from edgekit.catalog.gate import GateSpec
 from edgekit.errors import CatalogError, nearest
 from edgekit.schema.accept import AcceptSpec
 from edgekit.schema.data import Columns
 from edgekit.schema.decode import decode
-from edgekit.schema.model_io import InputSpec, OutputSpec, Task
+from edgekit.schema.model_io import InputSpec, OutputSpec, Task, check_state_shape
 
 # What the manifest of a bundle will take, asked for before anything is compiled.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -68,6 +69,7 @@ class ModelSpec:
         positive: See `OutputSpec`.
         expected: What the teacher is known to score.
         arguments: Further keyword arguments of the model's constructor.
+        state: Shape of the state of a recurrent model, whose forward takes (frame, state) and returns (logits, next state); None where a frame is all it takes.
     """
 
     source: str
@@ -77,11 +79,14 @@ class ModelSpec:
     positive: str | None = None
     expected: Expected | None = None
     arguments: dict[str, object] = field(default_factory=dict)
+    state: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if ":" not in self.source:
             raise ValueError(f"source = {self.source!r} is not KIND:ARGUMENT, for example timm:resnet18")
         _ = self.output
+        if self.state is not None:
+            check_state_shape(self.state)
 
     @property
     def output(self) -> OutputSpec:
@@ -124,6 +129,7 @@ class Recipe:
     data: DataSpec
     calibration: CalibrationRef = field(default_factory=CalibrationRef)
     explain: ExplainSpec = field(default_factory=ExplainSpec)
+    gate: GateSpec = field(default_factory=GateSpec)
     compress: CompressSpec = field(default_factory=CompressSpec)
     accept: AcceptSpec = field(default_factory=AcceptSpec)
 
@@ -170,6 +176,9 @@ def _resolve_paths(table: dict[str, Any], base: Path) -> None:
     data = table.get("data")
     if isinstance(data, dict) and isinstance(data.get("manifest"), str):
         data["manifest"] = str(base / data["manifest"])
+    gate = table.get("gate")
+    if isinstance(gate, dict) and isinstance(gate.get("foreign"), list):
+        gate["foreign"] = [str(base / path) if isinstance(path, str) else path for path in gate["foreign"]]
     for network in _networks(table):
         if isinstance(network.get("weights"), str):
             network["weights"] = str(base / network["weights"])

@@ -128,6 +128,7 @@ class Attempts:
             tensors=frames.tensors,
             tensors_sha256=frames.sha256,
             oracle=self._bench.dialect.oracle,
+            clips=tuple(frames.groups) if self._bench.graph.state is not None else (),
         )
         return self._workspace.run(stage, label=label)
 

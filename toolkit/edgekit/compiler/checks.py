@@ -15,7 +15,7 @@ from edgekit.compiler import ladder
 from edgekit.compiler.dialects import dialect_of
 from edgekit.compiler.processes import Processes
 from edgekit.compiler.progress import Progress
-from edgekit.compiler.quantize.rungs import RUNGS
+from edgekit.compiler.quantize.rungs import POST_TRAINING, RUNGS
 from edgekit.compiler.stages.frames import PreparedSplit
 from edgekit.compiler.stages.measure import Measured
 from edgekit.errors import CatalogError, MissingEngineError, ModelError, TargetError
@@ -93,6 +93,32 @@ def check_processes(recipe: Recipe, processes: Processes) -> None:
         if size % processes.count:
             raise CatalogError(
                 f"{name} = {size} cannot be shared evenly by {processes.count} processes", hint=f"choose a multiple of {processes.count}"
+            )
+
+
+def check_recurrent(recipe: Recipe) -> None:
+    """Stops before any work when a recipe asks of a recurrent model what takes frames one by one.
+
+    Raises:
+        CatalogError: Names what is asked.
+    """
+    if recipe.model.state is None:
+        return
+    compress = recipe.compress
+    asked = {
+        "compress.prune": compress.prune is not None,
+        "compress.student": compress.student is not None,
+        "compress.distill": compress.distill is not None,
+        "compress.search": compress.search,
+        **{f"compress.quantize.ladder: {rung}": rung not in (*POST_TRAINING, "float") for rung in compress.quantize.ladder},
+        "explain.compare": bool(recipe.explain.compare),
+        "data.columns.mask": recipe.data.columns.mask is not None,
+    }
+    for name, is_asked in asked.items():
+        if is_asked:
+            raise CatalogError(
+                f"{name} is not made for a recurrent model: it takes single frames, without the frames before them",
+                hint=f"leave it out; a recurrent model is quantized after its training, by the rungs {', '.join(POST_TRAINING)} or float",
             )
 
 

@@ -36,6 +36,7 @@ from edgekit.profiler.warmup import steady_state
 from edgekit.report import compile_page
 from edgekit.runtime import selftest
 from edgekit.runtime.classifier import Classifier
+from edgekit.runtime.clip import FirstFrames
 from edgekit.schema.decode import encode
 
 LATENCY_BUDGET = Budget(seconds=2.0, min_samples=100, max_seconds=20.0)
@@ -142,6 +143,9 @@ def _proof(proving: Proving) -> pack.Proof:
         gates=acceptance.gates,
         within_budget=True,
         summary=proving.summary(),
+        gate=candidate.gate.fitted,
+        gate_reason=candidate.gate.reason,
+        gate_spec=proving.recipe.gate,
         sources={**source_digests(proving.prepared), "network": proving.compressed.graph.sha256},
     )
 
@@ -201,7 +205,7 @@ def _check_and_time(draft: Path, dialects: Sequence[Dialect], progress: Progress
     classifier = Classifier(bundle, engine=first.name)
     frames = [phantom.frame(label, patient=0, index=0, seed=0, spec=LATENCY_FRAME) for label in phantom.LABELS]
     progress.begin("latency", cached=False)
-    predicted = measure_predict(classifier, frames, LATENCY_BUDGET)
+    predicted = measure_predict(FirstFrames(classifier), frames, LATENCY_BUDGET)
     values = predicted.samples.milliseconds
     found = latency(values[steady_state(values).excluded :])
     progress.end()

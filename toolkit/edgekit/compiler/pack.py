@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,15 @@ from edgekit.bundle.manifest import (
     Gate,
     GoldenSpec,
     Manifest,
+    StateSpec,
     TargetSummary,
 )
+from edgekit.catalog.gate import GateSpec
 from edgekit.catalog.recipe import Recipe
 from edgekit.catalog.target import Target
 from edgekit.compiler.dialects import dialect_of
+from edgekit.compiler.gate_fit import FittedGate
+from edgekit.compiler.input_gate import gate_members
 from edgekit.compiler.oracle import open_oracle
 from edgekit.compiler.stages.explain import ExplainedGraph
 from edgekit.compiler.stages.measure import Measured, open_artefact
@@ -37,7 +41,8 @@ from edgekit.errors import ModelError
 from edgekit.evaluation.gates import GateResult
 from edgekit.imaging import phantom
 from edgekit.imaging.preprocess import preprocess
-from edgekit.runtime.engines.base import Engine
+from edgekit.runtime.selftest import answer_clip
+from edgekit.schema.input_gate import InputGateSpec
 from edgekit.schema.model_io import InputSpec
 
 GOLDEN_FRAMES_PER_LABEL = 2
@@ -109,6 +114,9 @@ class Proof:
         within_budget: Whether the budgets of latency and size are kept.
         summary: Aggregate figures.
         sources: Digests of what it was made from.
+        gate: The input gate; None where there is none.
+        gate_reason: Why there is none; empty where there is one.
+        gate_spec: The recipe's `[gate]`.
     """
 
     artefact: Artefact
@@ -123,6 +131,9 @@ class Proof:
     within_budget: bool
     summary: dict[str, object]
     sources: dict[str, str]
+    gate: FittedGate | None = None
+    gate_reason: str = ""
+    gate_spec: GateSpec = field(default_factory=GateSpec)
 
     @property
     def accepted(self) -> bool:
@@ -142,13 +153,21 @@ def assemble(recipe: Recipe, target: Target, proofs: Sequence[Proof]) -> tuple[M
     members = {FRAMES_MEMBER: dump_array(tensors)}
     golden: dict[str, str] = {}
     tolerance: dict[str, float] = {}
+    states: dict[str, NDArray[np.float32]] = {}
     for proof in proofs:
-        expected = _answers(open_artefact(proof.artefact, proof.engine, oracle=proof.oracle), tensors)
+        answers = answer_clip(open_artefact(proof.artefact, proof.engine, oracle=proof.oracle), tensors)
+        expected = np.stack([raw.logits for raw in answers])
         golden[proof.engine.name] = f"golden/{proof.engine.name}-logits.npy"
         tolerance[proof.engine.name] = _tolerance(proof, tensors, expected)
         members[golden[proof.engine.name]] = dump_array(expected)
+        if first.graph.state is not None:
+            states[proof.engine.name] = np.stack([raw.next_state for raw in answers if raw.next_state is not None])
         members |= {proof.engine.files[role]: path.read_bytes() for role, path in proof.artefact.files.items()}
     members[REPORT_MEMBER] = (json.dumps(first.summary, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+    state, golden_states = _state_spec(first.graph, states)
+    members |= golden_states
+    gate, gate_files = _gate(proofs)
+    members |= gate_files
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         name=recipe.name,
@@ -174,8 +193,27 @@ def assemble(recipe: Recipe, target: Target, proofs: Sequence[Proof]) -> tuple[M
         sources=first.sources,
         made_with=made_with(),
         members={},
+        gate=gate,
+        gate_reason=first.gate_reason,
+        state=state,
     )
     return manifest, members
+
+
+def _gate(proofs: Sequence[Proof]) -> tuple[InputGateSpec | None, dict[str, bytes]]:
+    """The input gate of a bundle and its members; it is fitted for every engine or for none, since frames decide that."""
+    fitted = {proof.engine.name: proof.gate for proof in proofs if proof.gate is not None}
+    return gate_members(fitted, proofs[0].gate_spec) if fitted else (None, {})
+
+
+def _state_spec(graph: ExplainedGraph, states: Mapping[str, NDArray[np.float32]]) -> tuple[StateSpec | None, dict[str, bytes]]:
+    """The manifest's entry of a recurrent graph's state, and the golden states by member; an element may be off by a part of all elements' spread, as a logit may."""
+    if graph.state is None:
+        return None, {}
+    members = {name: f"golden/{name}-states.npy" for name in states}
+    tolerance = {name: _LEAST_TOLERANCE + _GOLDEN_TOLERANCE * float(found.std()) for name, found in states.items()}
+    spec = StateSpec(shape=graph.state, golden=members, tolerance=tolerance)
+    return spec, {members[name]: dump_array(found) for name, found in states.items()}
 
 
 def _tolerance(proof: Proof, tensors: NDArray[np.uint8], expected: NDArray[np.float32]) -> float:
@@ -187,14 +225,10 @@ def _tolerance(proof: Proof, tensors: NDArray[np.uint8], expected: NDArray[np.fl
     allowed = _GOLDEN_TOLERANCE * float(proof.measured_val.logits.std())
     if proof.oracle and proof.artefact.precision != "f32":
         members = {proof.engine.files[role]: memoryview(path.read_bytes()) for role, path in proof.artefact.files.items()}
-        unrounded = _answers(open_oracle(proof.engine, members, rounds_halves=False), tensors)
+        answers = answer_clip(open_oracle(proof.engine, members, rounds_halves=False), tensors)
+        unrounded = np.stack([raw.logits for raw in answers])
         allowed = max(allowed, 2 * float(np.abs(unrounded - expected).max()))
     return _LEAST_TOLERANCE + allowed
-
-
-def _answers(engine: Engine, tensors: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """float32 (frames, outputs)."""
-    return np.stack([engine.infer(np.ascontiguousarray(tensor[None])).logits for tensor in tensors])
 
 
 def shared_cam(proofs: Sequence[Proof]) -> CamSpec | None:

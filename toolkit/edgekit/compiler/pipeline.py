@@ -22,11 +22,12 @@ from edgekit.catalog.recipe import Recipe
 from edgekit.catalog.target import Target, load_target
 from edgekit.compiler import ladder
 from edgekit.compiler.attempts import Attempts, Bench
-from edgekit.compiler.checks import check_export, check_machine, check_processes
+from edgekit.compiler.checks import check_export, check_machine, check_processes, check_recurrent
 from edgekit.compiler.compress import Compressed, compress
 from edgekit.compiler.dialects import dialect_of
 from edgekit.compiler.dialects.base import Dialect
 from edgekit.compiler.finish import Finished, Outputs, finish
+from edgekit.compiler.input_gate import examine_input
 from edgekit.compiler.ladder import Skipped, Variant
 from edgekit.compiler.maps import Rendering, examine
 from edgekit.compiler.prepare import Prepared, prepare
@@ -66,6 +67,7 @@ def compile_recipe(recipe: Recipe, *, out: Path | None, workdir: Path, progress:
     targets = [load_target(name) for name in recipe.targets]
     for target in targets:
         check_machine(target, recipe)
+    check_recurrent(recipe)
     check_comparison(recipe)
     processes = launched()
     check_processes(recipe, processes)
@@ -184,6 +186,14 @@ def prove(  # noqa: PLR0913, PLR0917 - what is judged, for which engine, against
         exact=exact,
         test=device,
         maps=examine(prepared, before, after, student.measure, workspace),
+        gate=examine_input(
+            prepared,
+            chosen.artefact,
+            (chosen.measured, device),
+            student.measure,
+            workspace,
+            leads=dialect.choice.name == dialect.target.engine.name,
+        ),
     )
     return Proving(prepared, compressed, candidate)
 

@@ -111,7 +111,7 @@ def _timed(request: str) -> LatencyShare:
 
 def measure(engines: Sequence[Engine], frame: NDArray[np.uint8]) -> LatencyShare:
     """Times the first of two engines in parts of the second."""
-    calls: list[Callable[[], object]] = [partial(engine.infer, frame) for engine in engines]
+    calls: list[Callable[[], object]] = [partial(engine.infer, frame, engine.initial_state()) for engine in engines]
     for _ in range(_WARM_UP_CALLS):
         for call in calls:
             call()

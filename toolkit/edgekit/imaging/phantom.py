@@ -123,16 +123,14 @@ def write_dataset(folder: Path, *, patients_per_class: int, frames_per_patient: 
         DataError: On numbers too small.
         OutputError: When the folder is not empty or cannot be written.
     """
-    if patients_per_class < len(_SHARES) or frames_per_patient < 1:
-        raise DataError(
-            f"the phantom needs at least {len(_SHARES)} patients a class and 1 frame a patient, not {patients_per_class} and {frames_per_patient}",
-            hint="every split needs a patient of every class",
-        )
+    if frames_per_patient < 1:
+        raise DataError(f"the phantom needs at least 1 frame a patient, not {frames_per_patient}")
+    split_of = splits(patients_per_class)
     try:
         if folder.exists() and any(folder.iterdir()):
             raise OutputError(f"{folder} is not empty", hint="name a new folder, or remove what is in it")
         rows = []
-        for number, split in enumerate(_splits(patients_per_class)):
+        for number, split in enumerate(split_of):
             for offset, label in enumerate(LABELS):
                 patient = number * len(LABELS) + offset
                 for index in range(frames_per_patient):
@@ -164,11 +162,19 @@ def _examine(label: str, *, patient: int, index: int, seed: int, spec: PhantomSp
     chest = draw_chest(draw_patient(spec, seed=seed, patient=patient), rng)
     finding = _FINDINGS[label](chest, rng)
     level_db = _scan(chest, finding, rng)
-    return _compress(level_db, chest, rng, spec.dynamic_range_db + chest.patient.dynamic_range_db), chest, finding
+    return compress(level_db, chest, rng, spec.dynamic_range_db + chest.patient.dynamic_range_db), chest, finding
 
 
-def _splits(patients: int) -> list[str]:
-    """The split of each patient of a class: shares as `_SHARES`, at least one each, the rest to train."""
+def splits(patients: int) -> list[str]:
+    """The split of each patient of a class: shares as `_SHARES`, at least one each, the rest to train.
+
+    Raises:
+        DataError: There are fewer patients than splits.
+    """
+    if patients < len(_SHARES):
+        raise DataError(
+            f"the phantom needs at least {len(_SHARES)} patients a class, not {patients}", hint="every split needs a patient of every class"
+        )
     counts = {split: max(1, round(share * patients)) for split, share in _SHARES.items() if split != "train"}
     while sum(counts.values()) >= patients:
         counts[max(counts, key=lambda split: counts[split])] -= 1
@@ -184,14 +190,7 @@ def _write_png(path: Path, pixels: NDArray[np.uint8] | NDArray[np.bool_]) -> Non
 def _scan(chest: Chest, finding: findings.Finding, rng: np.random.Generator) -> Float:
     """Level of the echoes in dB against muscle, float32 (samples, lines), before time gain and with the ribs' shadows."""
     patient: Patient = chest.patient
-    wall, reverberation = wall_and_reverberation(chest)
-    pleura, a_lines = pleura_and_a_lines(chest, rng.uniform(0.22, 0.4))
-    power = wall + finding.aerated * (reverberation + haze(chest)) + finding.power
-    through = chest.open * amplitude(patient.contact_db)
-    rough = np.sqrt(power) * through + amplitude(chest.rib_db)
-    # A smooth interface is a mirror whose phase wanders slowly along it; scatterers have a phase each.
-    phase = 1 + 0.35 * (smooth(rng, len(chest.pleura_mm), 24) + 1j * smooth(rng, len(chest.pleura_mm), 24))
-    smooth_part = (pleura * finding.pleura + a_lines * finding.aerated) * through * phase.astype(np.complex64)
+    rough, smooth_part = strengths(chest, finding, rng)
     fresh = scatterers(rng, rough.shape)
     speckle = np.float32(_SHARED_SPECKLE) * patient.speckle + np.float32(np.sqrt(1 - _SHARED_SPECKLE**2)) * fresh
     echoes = patient.beam.convolve((rough * speckle + smooth_part).astype(np.complex64, copy=False))
@@ -200,7 +199,20 @@ def _scan(chest: Chest, finding: findings.Finding, rng: np.random.Generator) -> 
     return envelope_db(echoes, noise_db=np.float32(patient.noise_db) + np.zeros_like(patient.depth_mm), noise=noise)
 
 
-def _compress(level_db: Float, chest: Chest, rng: np.random.Generator, range_db: float) -> Float:
+def strengths(chest: Chest, finding: findings.Finding, rng: np.random.Generator) -> tuple[Float, Complex]:
+    """How strongly each place scatters, and what mirrors give, (samples, lines) each: what a scan makes echoes of."""
+    patient = chest.patient
+    wall, reverberation = wall_and_reverberation(chest)
+    pleura, a_lines = pleura_and_a_lines(chest, rng.uniform(0.22, 0.4))
+    power = wall + finding.aerated * (reverberation + haze(chest)) + finding.power
+    through = chest.open * amplitude(patient.contact_db)
+    rough = np.sqrt(power) * through + amplitude(chest.rib_db)
+    # A smooth interface is a mirror whose phase wanders slowly along it; scatterers have a phase each.
+    phase = 1 + 0.35 * (smooth(rng, len(chest.pleura_mm), 24) + 1j * smooth(rng, len(chest.pleura_mm), 24))
+    return rough, (pleura * finding.pleura + a_lines * finding.aerated) * through * phase.astype(np.complex64)
+
+
+def compress(level_db: Float, chest: Chest, rng: np.random.Generator, range_db: float) -> Float:
     """Time gain and log compression to 0..255, float32 (samples, lines)."""
     patient = chest.patient
     seen = np.zeros(level_db.shape, dtype=bool)

@@ -19,7 +19,8 @@ Rules this file keeps:
 5. Logit = mean of the map + bias is checked on every frame, with the graph's own offset where the bias depends on the frame; a map that breaks it is withheld,
    the answer is kept.
 6. `predict` may be called from several threads; frames are then answered one at a time, and an answer is wholly of one engine.
-7. Nothing is kept from frame to frame here: what belongs to a sequence of frames is in `clip.Clip`.
+7. A frame that the input gate refuses goes unanswered: no label, no probability, no logit and no map leave this file.
+8. Nothing is kept from frame to frame here: what belongs to a sequence of frames is in `clip.Clip`.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ import os
 import platform
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter_ns
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +44,12 @@ from edgekit.bundle.reader import Bundle, open_bundle
 from edgekit.errors import BundleError, EdgekitError, MissingEngineError, TargetError, nearest
 from edgekit.evaluation import decision
 from edgekit.imaging.preprocess import check_frame, preprocess
+from edgekit.imaging.quality import tensor_figures
 from edgekit.runtime.cpu import instruction_sets
 from edgekit.runtime.engines import open_engine
 from edgekit.runtime.engines.base import Engine, ModelRefusedError, RawOutput
 from edgekit.runtime.engines.choice import candidates, open_candidate
+from edgekit.runtime.input_gate import InputGate
 from edgekit.runtime.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -108,6 +111,7 @@ class Classifier:
         self.size_bytes: int = bundle.size_bytes
         self.engine_notes: list[str] = []
         check_machine(self.manifest)
+        self._gate = InputGate.open(bundle)
         self._members = bundle.members
         self._rest = deque(candidates(self._wanted(engine), bundle.digest))
         self._lock = threading.Lock()
@@ -131,20 +135,28 @@ class Classifier:
                 self._closed = True
                 self.engine.close()
 
-    def predict(self, frame: NDArray[np.uint8], *, explain: bool = True) -> Prediction:
+    def predict(self, frame: NDArray[np.uint8], *, explain: bool = True, gate: bool = True) -> Prediction:
         """Classifies one frame.
 
         Args:
             frame: uint8 (rows, columns), or uint8 (rows, columns, 3) in RGB order. The answer keeps a copy for its overlay, so a camera may write into the buffer
                 again as soon as this returns.
             explain: Whether the answer has its map. The graph computes it in any case; without it nothing is copied or checked, and there is no overlay.
+            gate: Whether a frame that is not assessable goes unanswered. Without it the frame is judged as well and `assessable` says how, but it is answered in any
+                case: for engineers, who measure the classifier itself.
 
         Raises:
             DataError: The frame is not one: wrong type, shape, empty or too large.
-            TargetError: The engine failed, and no other engine of the bundle can run here; or the classifier was closed.
+            TargetError: The engine failed, and no other engine of the bundle can run here; or the classifier was closed; or it is recurrent, so that a frame
+                alone has no answer.
             BundleError: The engine failed, and the bundle is wrong about the next one.
         """
-        return self.step(frame, None, explain=explain)[0]
+        if self.manifest.state is not None:
+            raise TargetError(
+                "this classifier is recurrent: its answer for a frame depends on the frames before it",
+                hint="clip = classifier.clip(), then clip.predict(frame) for each frame of one source in its order",
+            )
+        return self.step(frame, None, explain=explain, gate=gate)[0]
 
     def clip(self) -> Clip:
         """A clip in progress: what belongs to a sequence of frames, such as those of a cine or a camera. Each source has its own."""
@@ -152,18 +164,65 @@ class Classifier:
 
         return Clip(self)
 
+    def initial_state(self) -> NDArray[np.float32] | None:
+        """The state before the first frame of a clip, a new array; None where the classifier is not recurrent."""
+        spec = self.manifest.state
+        return None if spec is None else np.zeros(spec.shape, dtype=np.float32)
+
     def step(
-        self, frame: NDArray[np.uint8], state: NDArray[np.float32] | None, *, explain: bool = True
+        self,
+        frame: NDArray[np.uint8],
+        state: NDArray[np.float32] | None,
+        *,
+        explain: bool = True,
+        gate: bool = True,
+        watch: Callable[[NDArray[np.uint8]], str] | None = None,
     ) -> tuple[Prediction, NDArray[np.float32] | None]:
-        """One frame of a clip, for `Clip`: the answer, and the state that the next frame is given. Arguments and errors as in `predict`."""
+        """One frame of a clip, for `Clip`: the answer, and the state that the next frame is given. Errors and other arguments as in `predict`.
+
+        After a frame that went unanswered the state is that of a new clip: it does not belong to the sequence.
+
+        Args:
+            frame: The frame.
+            state: What the frame before gave.
+            explain: As in `predict`.
+            gate: As in `predict`.
+            watch: Told of the tensor; says why the clip is not assessable, and nothing where it is.
+        """
         start = perf_counter_ns()
         held = check_frame(frame).copy() if explain else check_frame(frame)
         tensor = preprocess(held, self.manifest.input)
+        figures = None if self._gate is None else tensor_figures(tensor)
+        refused = "" if self._gate is None or figures is None else self._gate.before(held, figures)
+        refused = (watch(tensor) if watch is not None else "") or refused
         prepared = perf_counter_ns()
+        if refused and gate:
+            return self._unanswered(refused, (start, prepared, prepared)), self.initial_state()
         with self._lock:
             found = self._infer(tensor, state)
         inferred = perf_counter_ns()
-        return self._answer(held if explain else None, found, (start, prepared, inferred)), found.raw.next_state
+        if self._gate is not None and figures is not None:
+            refused = refused or self._gate.after(found.engine, found.raw, figures)
+        if refused and gate:
+            return self._unanswered(refused, (start, prepared, inferred), found), self.initial_state()
+        return self._answer(held if explain else None, found, refused, (start, prepared, inferred)), found.raw.next_state
+
+    def _unanswered(self, reason: str, clock: tuple[int, int, int], found: _Inferred | None = None) -> Prediction:
+        """What is said of a frame that is not assessable: why, and nothing that could be taken for an answer."""
+        return Prediction(
+            label=None,
+            probabilities={},
+            logits={},
+            accepted=self.manifest.accepted,
+            assessable=False,
+            reason=reason,
+            engine=self.engine_name if found is None else found.engine,
+            engine_notes=tuple(self.engine_notes) if found is None else found.notes,
+            **_timed(clock),
+            _maps=None,
+            _frame=None,
+            _manifest=self.manifest,
+        )
 
     def _infer(self, tensor: NDArray[np.uint8], state: NDArray[np.float32] | None) -> _Inferred:
         """What the engine gives, or the first of those after it that does (rule 3); under the lock."""
@@ -183,7 +242,7 @@ class Classifier:
             else:
                 return _Inferred(raw=raw, engine=self.engine_name, notes=tuple(self.engine_notes), temperature=self._temperature)
 
-    def _answer(self, held: NDArray[np.uint8] | None, inferred_by: _Inferred, clock: tuple[int, int, int]) -> Prediction:
+    def _answer(self, held: NDArray[np.uint8] | None, inferred_by: _Inferred, refused: str, clock: tuple[int, int, int]) -> Prediction:
         manifest, raw = self.manifest, inferred_by.raw
         output = manifest.output
         logits = decision.logits_by_label(raw.logits, output)
@@ -191,19 +250,16 @@ class Classifier:
         chosen = decision.answers(probability[None], output, manifest.decision.thresholds)[0]
         named = tuple(label for label, is_chosen in zip(output.labels, chosen, strict=True) if is_chosen)
         maps, reason = (None, _NOT_ASKED_FOR) if held is None else _maps(raw, manifest.cam, manifest.cam_reason, len(output.labels))
-        start, prepared, inferred = clock
-        end = perf_counter_ns()
         return Prediction(
             label=named if output.task == "multilabel" else named[0],
             probabilities=dict(zip(output.labels, probability.tolist(), strict=True)),
             logits=dict(zip(output.labels, logits.tolist(), strict=True)),
             accepted=manifest.accepted,
-            assessable=True,
-            reason=reason,
+            assessable=not refused,
+            reason="; ".join(filter(None, (refused, reason))),
             engine=inferred_by.engine,
             engine_notes=inferred_by.notes,
-            stages_ms={"preprocess": (prepared - start) / 1e6, "infer": (inferred - prepared) / 1e6, "cam": (end - inferred) / 1e6},
-            latency_ms=(end - start) / 1e6,
+            **_timed(clock),
             _maps=maps,
             _frame=held,
             _manifest=manifest,
@@ -237,6 +293,8 @@ class Classifier:
                 continue
             try:
                 _check_graph(self.manifest, self.path, engine)
+                if self._gate is not None:
+                    self._gate.check_graph(spec.name, engine, self.path)
             except BaseException:
                 engine.close()
                 raise
@@ -304,11 +362,20 @@ def _check_graph(manifest: Manifest, path: Path, engine: Engine) -> None:
     bias = cam is None or bool(cam.bias)
     for what, listed, found in (
         ("takes frames of the shape", (1, *manifest.input.size, manifest.input.frame_channels), engine.input_shape),
+        ("carries a state of the shape", None if manifest.state is None else manifest.state.shape, engine.state_shape),
         ("computes maps of the shape", None if cam is None else (cam.maps, cam.rows, cam.columns), engine.map_shape),
         ("adds to a map's mean", "a constant" if bias else "an offset", "an offset" if engine.gives_offset else "a constant"),
     ):
         if listed != found:
             raise BundleError(f"{path}: the model {what} {found}, the manifest says {listed}", hint="compile the bundle again")
+
+
+def _timed(clock: tuple[int, int, int]) -> dict[str, Any]:
+    """`Prediction.stages_ms` and `latency_ms`, from the times in nanoseconds of the start, of the tensor and of the engine's answer; it ends now."""
+    start, prepared, inferred = clock
+    end = perf_counter_ns()
+    stages = {"preprocess": (prepared - start) / 1e6, "infer": (inferred - prepared) / 1e6, "cam": (end - inferred) / 1e6}
+    return {"stages_ms": stages, "latency_ms": (end - start) / 1e6}
 
 
 def completeness_residual(raw: RawOutput, spec: CamSpec) -> NDArray[np.float32]:

@@ -1,7 +1,12 @@
-"""A bundle on the labelled frames of a split, by the code that answers on the device."""
+"""A bundle on the labelled frames of a split, by the code that answers on the device.
+
+The figures are the classifier's own: a frame that the input gate refuses is answered for them all the same, and counted.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +17,7 @@ from edgekit.evaluation.dataset import load_manifest, require_splits, truth_matr
 from edgekit.evaluation.metrics import Outcomes
 from edgekit.imaging.frames import only_frame
 from edgekit.runtime.classifier import Classifier
+from edgekit.runtime.clip import Clip
 from edgekit.schema.data import Columns
 
 
@@ -35,10 +41,17 @@ def evaluate_split(
     require_splits(manifest, (split,), output)
     samples = manifest.split(split)
     probability = np.zeros((len(samples), len(output.labels)))
+    # A recurrent classifier is shown each patient's or video's frames in the manifest's order, from a fresh state.
+    not_assessable = 0
+    clips: defaultdict[str, Clip] | None = defaultdict(classifier.clip) if classifier.manifest.state is not None else None
     for index, sample in enumerate(samples):
-        probability[index] = list(classifier.predict(only_frame(sample.path)).probabilities.values())
+        predict = classifier.predict if clips is None else clips[sample.group].predict
+        answer = predict(only_frame(sample.path), explain=False, gate=False)
+        probability[index] = list(answer.probabilities.values())
+        not_assessable += not answer.assessable
         on_frame(index + 1, len(samples))
     outcomes = Outcomes(
         probability=probability, truth=truth_matrix(samples, output), output=output, thresholds=classifier.manifest.decision.thresholds
     )
-    return evaluation.evaluate(outcomes, groups=[sample.group for sample in samples])
+    found = evaluation.evaluate(outcomes, groups=[sample.group for sample in samples])
+    return found if classifier.manifest.gate is None else dataclasses.replace(found, not_assessable=not_assessable)

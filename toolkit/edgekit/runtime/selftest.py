@@ -5,13 +5,16 @@ the same, not that the answers on patients are right: that is what the acceptanc
 
 Rules this file keeps:
 
-1. PASS: every logit is within the tolerance of the one that was proven, and every map is finite and adds up to its logit.
+1. PASS: every logit, and of a recurrent classifier every state, is within the tolerance of the one that was proven, and every map is finite and adds up to its
+   logit.
 2. FAIL: it is not, or the engine failed on a frame. NOT RUN: the engine cannot be opened here.
-3. An answer that changed is told and fails nothing: a synthetic frame may lie on the border between two labels, and the tolerance is the bound.
+3. To a recurrent classifier the golden frames are one clip in their order, from its first state on.
+4. An answer that changed is told and fails nothing: a synthetic frame may lie on the border between two labels, and the tolerance is the bound.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +25,7 @@ from edgekit.bundle.reader import Bundle
 from edgekit.errors import BundleError, EdgekitError, TargetError
 from edgekit.evaluation import decision
 from edgekit.runtime.classifier import completeness_residual, open_for_check
-from edgekit.runtime.engines.base import RawOutput
+from edgekit.runtime.engines.base import Engine, RawOutput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +61,15 @@ class Golden:
         frames: uint8 (frames, rows, columns, channels).
         logits: float32 (frames, outputs), finite.
         tolerance: Largest |Δlogit|.
+        states: The state after each frame, float32 (frames, *shape of the state), finite; None where the classifier is not recurrent.
+        state_tolerance: Largest difference of an element of a state.
     """
 
     frames: NDArray[np.uint8]
     logits: NDArray[np.float32]
     tolerance: float
+    states: NDArray[np.float32] | None = None
+    state_tolerance: float = 0.0
 
 
 def run(bundle: Bundle) -> tuple[EngineCheck, ...]:
@@ -86,12 +93,29 @@ def check(bundle: Bundle, spec: EngineSpec) -> EngineCheck:
     except EdgekitError as error:
         return _unfinished(spec, golden, "NOT RUN", f"{error.message}; {error.hint}" if error.hint else error.message)
     try:
-        found = [engine.infer(np.ascontiguousarray(frame[None])) for frame in golden.frames]
+        found = answer_clip(engine, golden.frames)
     except TargetError as error:
         return _unfinished(spec, golden, "FAIL", error.message)
     finally:
         engine.close()
     return compare(bundle.manifest, spec, golden, found)
+
+
+def answer_clip(engine: Engine, frames: NDArray[np.uint8]) -> list[RawOutput]:
+    """What an engine gives for frames in their order; the state that it carries, if it carries one, is that of one clip (rule 3).
+
+    Args:
+        engine: An opened engine.
+        frames: uint8 (frames, rows, columns, channels).
+
+    Raises:
+        TargetError: The engine failed.
+    """
+    state, found = engine.initial_state(), []
+    for frame in frames:
+        found.append(engine.infer(np.ascontiguousarray(frame[None]), state))
+        state = found[-1].next_state
+    return found
 
 
 def read_golden(bundle: Bundle, spec: EngineSpec) -> Golden:
@@ -114,7 +138,14 @@ def read_golden(bundle: Bundle, spec: EngineSpec) -> Golden:
             f"{bundle.path}: the golden frames {frames.shape} and logits {expected.shape} are not {shape} and finite",
             hint="compile it again",
         )
-    return Golden(frames=frames, logits=expected, tolerance=manifest.golden.tolerance[spec.name])
+    golden = Golden(frames=frames, logits=expected, tolerance=manifest.golden.tolerance[spec.name])
+    if manifest.state is None:
+        return golden
+    states = bundle.load_array(manifest.state.golden[spec.name])
+    wanted = (len(frames), *manifest.state.shape)
+    if states.dtype != np.float32 or states.shape != wanted or not np.isfinite(states).all():
+        raise BundleError(f"{bundle.path}: the golden states {states.shape} are not {wanted}, float32 and finite", hint="compile it again")
+    return dataclasses.replace(golden, states=states, state_tolerance=manifest.state.tolerance[spec.name])
 
 
 def compare(manifest: Manifest, spec: EngineSpec, golden: Golden, found: list[RawOutput]) -> EngineCheck:
@@ -124,6 +155,8 @@ def compare(manifest: Manifest, spec: EngineSpec, golden: Golden, found: list[Ra
     residual, reason = None if manifest.cam is None else _worst_residual(manifest.cam, found), ""
     if not difference <= golden.tolerance:
         reason = "this machine's arithmetic differs from the one the bundle was proven with"
+    elif (apart := _states_apart(golden, found)) > golden.state_tolerance:
+        reason = f"the state that is carried is off by {apart:.3g}, {golden.state_tolerance:.3g} allowed"
     elif residual is not None and not np.isfinite(residual):
         reason = "a map is not finite"
     elif residual is not None and manifest.cam is not None and residual > manifest.cam.tolerance:
@@ -138,6 +171,14 @@ def compare(manifest: Manifest, spec: EngineSpec, golden: Golden, found: list[Ra
         max_residual=residual if residual is not None and np.isfinite(residual) else None,
         label_changes=int((_answers(manifest, spec, logits) != _answers(manifest, spec, golden.logits)).any(axis=1).sum()),
     )
+
+
+def _states_apart(golden: Golden, found: list[RawOutput]) -> float:
+    """Largest difference of an element of a state; 0 where the classifier is not recurrent."""
+    if golden.states is None:
+        return 0.0
+    given = [raw.next_state for raw in found if raw.next_state is not None]
+    return float(np.abs(np.stack(given) - golden.states).max()) if len(given) == len(found) else float("inf")
 
 
 def _worst_residual(cam: CamSpec, found: list[RawOutput]) -> float:

@@ -6,6 +6,7 @@ output cannot drift apart.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,10 @@ MAX_LABEL_CHARACTERS = 200
 
 MAX_SIDE_PX = 4096
 """Largest side of a resized frame; an untrusted manifest must not ask the device for gigabytes."""
+
+
+MAX_STATE_AXES, MAX_STATE_ELEMENTS = 4, 2**20
+"""Largest state of a recurrent classifier."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,3 +127,15 @@ class OutputSpec:
         """Whether a model with `count` outputs can have this meaning."""
         # One logit is the log-odds of the second label.
         return count == len(self.labels) or (self.task == "binary" and count == 1 and self.positive == self.labels[1])
+
+
+def check_state_shape(shape: tuple[int, ...]) -> None:
+    """Refuses what is no shape of a state.
+
+    Raises:
+        ValueError: It has no axis or more than `MAX_STATE_AXES`, an empty axis, or more elements than `MAX_STATE_ELEMENTS`.
+    """
+    if not 1 <= len(shape) <= MAX_STATE_AXES or min(shape) < 1 or math.prod(shape) > MAX_STATE_ELEMENTS:
+        raise ValueError(
+            f"a state has 1 to {MAX_STATE_AXES} axes, none of them empty, and at most {MAX_STATE_ELEMENTS} elements, not {list(shape)}"
+        )

@@ -71,6 +71,7 @@ class _QdqDialect(Dialect):
             rung=rung,
             calibration=calibration.tensors,
             calibration_sha256=calibration.sha256,
+            states=calibration.states,
             float_layers=tuple(float_layers),
             trained=trained,
         )
@@ -197,4 +198,5 @@ class TensorRtHalfDialect(_TensorRtDialect):
             rung=rung,
             calibration=calibration.tensors,
             calibration_sha256=calibration.sha256,
+            states=calibration.states,
         )

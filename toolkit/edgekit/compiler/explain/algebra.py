@@ -155,6 +155,14 @@ class Algebra:
         sizes[axis] = stop - start
         return self._node("Slice", [a, _integers([start]), _integers([stop]), _integers([axis])], tuple(sizes))
 
+    def join(self, parts: Sequence[Operand], axis: int) -> Operand:
+        """Operands one behind the other along an axis."""
+        if all(isinstance(part, np.ndarray) for part in parts):
+            return np.concatenate(parts, axis)
+        sizes = list(shape_of(parts[0]))
+        sizes[axis] = sum(shape_of(part)[axis] for part in parts)
+        return self._node("Concat", parts, tuple(sizes), axis=axis)
+
     def copy(self, node: ir.Node, operands: Sequence[Any], batch: int) -> list[ir.Value]:
         """A node once more, on other operands (None for one that is left out), whose results have another size of their first axis."""
         import onnx_ir as ir

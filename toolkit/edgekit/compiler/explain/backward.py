@@ -99,6 +99,9 @@ class Reverse:
         Raises:
             UnknownHeadError: No rule is known.
         """
+        if node.op_type == "Split":
+            _split(self, node)
+            return
         rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if rule is None:
             raise UnknownHeadError(f"the head has the operator {node.op_type} ({node.name}), which no rule is known for")
@@ -337,6 +340,19 @@ def _activation(reverse: Reverse, node: ir.Node, spot: Spot | None, gradient: Op
         raise UnknownHeadError(f"{node.op_type} ({node.name}): {error}") from error
     reverse.first_order |= not found.piecewise_linear
     reverse.through(node, spot, gradient, slope)
+
+
+def _split(reverse: Reverse, node: ir.Node) -> None:
+    """A vector in parts, as the gates of a recurrent cell are made; all parts that the logits depend on at once."""
+    value = _some(node.inputs[0])
+    axis = node.attributes["axis"].as_int() % len(_sizes(value)) if "axis" in node.attributes else 0
+    if _sizes(value)[axis] != elements(value, None):
+        raise UnknownHeadError(f"Split ({node.name}) is not of a vector")
+    parts = [reverse.gradients(part) for part in node.outputs]
+    if any(set(found) - {None} for found in parts):
+        raise UnknownHeadError(f"Split ({node.name}) is of several positions")
+    empty = [np.zeros((reverse.outputs, elements(part, None))) for part in node.outputs]
+    reverse.give(value, None, reverse.algebra.join([found.get(None, zeros) for found, zeros in zip(parts, empty, strict=True)], 1))
 
 
 def _rounding(reverse: Reverse, node: ir.Node, spot: Spot | None, gradient: Operand) -> None:

@@ -48,15 +48,17 @@ class _Found:
 
 
 def explain(model: ir.Model, choice: MapChoice = "auto") -> Head | str:
-    """Puts the map into a graph with one output of logits, (1, outputs); a string says why there is none, and the graph is unchanged.
+    """Puts the map into a graph whose first output is the logits, (1, outputs); a string says why there is none, and the graph is unchanged.
 
-    The graph's outputs are then `logits`, `cam` (1, outputs, rows, columns) and, where the bias depends on the frame, `offset` (1, outputs).
+    The graph's outputs are then `logits`, `cam` (1, outputs, rows, columns), where the bias depends on the frame, `offset` (1, outputs), and the others it had.
     """
     if choice == "none":
         return "the recipe asks for none"
     try:
         return _explain(model)
     except UnknownHeadError as error:
+        if choice != "masking" and len(model.graph.inputs) > 1:
+            return str(error)
         if choice != "masking":
             return f'{error}; [explain] map = "masking" makes one by masking the features one position at a time'
     try:
@@ -66,6 +68,8 @@ def explain(model: ir.Model, choice: MapChoice = "auto") -> Head | str:
 
 
 def _explain_by_masking(model: ir.Model) -> Head | str:
+    if len(model.graph.inputs) > 1:
+        raise UnknownHeadError("a recurrent model's features are not masked: its state would have to be that of each masked frame")
     algebra = Algebra(model)
     built = masking.build(model, algebra)
     if isinstance(built, str):
@@ -89,6 +93,10 @@ def _explain(model: ir.Model) -> Head:
         if shape_of(part) != shape_of(whole):
             raise UnknownHeadError("the head reads features of two sizes")
         whole = algebra.add(whole, part)
+    for state in model.graph.inputs[1:]:
+        # What the frames before add is in no map of this frame.
+        for spot, gradient in reverse.gradients(state).items():
+            reverse.add_offset(gradient, reverse.vector(state, spot))
     _, _, rows, columns = shape_of(whole)
     kind = _kind(reverse, found)
     offset, logits = _complete(reverse, found, kind, output, whole)
@@ -229,5 +237,6 @@ def _attach(model: ir.Model, algebra: Algebra, results: Sequence[Operand]) -> No
         g.free_name(graph, name)
         value.name, value.shape, value.type = name, ir.Shape(sizes), ir.TensorType(ir.DataType.FLOAT)
         outputs.append(value)
-    g.insert_before_output(graph, nodes, outputs)
+    # What is no logit stays an output: the next state of a recurrent model.
+    g.insert_before_output(graph, nodes, [*outputs, *list(graph.outputs)[1:]])
     g.tidy(model)

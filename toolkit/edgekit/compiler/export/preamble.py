@@ -14,26 +14,35 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgekit.bundle.manifest import INPUT_NAMES
 from edgekit.compiler import graph as g
+from edgekit.compiler.explain.head import NEXT_STATE
 from edgekit.errors import ModelError
 from edgekit.schema.model_io import InputSpec
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-INPUT = "frame"
+INPUT, STATE = INPUT_NAMES
 
 
-def attach(model: ir.Model, spec: InputSpec) -> None:
-    """Puts the preamble before the model's only input; the graph's input is then `frame`, uint8 (1, height, width, frame channels).
+def attach(model: ir.Model, spec: InputSpec, state: tuple[int, ...] | None = None) -> None:
+    """Puts the preamble before the model's frame; the graph's input is then `frame`, uint8 (1, height, width, frame channels).
+
+    Args:
+        model: With one input and one output; where it is recurrent, the second ones are its state and its next state, and get the names that engines know.
+        spec: The recipe's `[input]`.
+        state: Shape of the state; None where the model is not recurrent.
 
     Raises:
-        ModelError: The model's input is not float (1, channels, height, width) as the recipe says.
+        ModelError: The model's input is not float (1, channels, height, width) as the recipe says, or it does not have the inputs and outputs.
     """
     import onnx_ir as ir
 
     graph = model.graph
-    old = _only_input(graph)
+    old, *states = _inputs(graph, 1 if state is None else 2)
+    if state is not None:
+        _name_states(graph, states[0], state)
     expected = (1, spec.channels, *spec.size)
     if g.shape(old) != expected:
         raise ModelError(
@@ -61,19 +70,39 @@ def attach(model: ir.Model, spec: InputSpec) -> None:
     for use in list(old.uses()):
         use.node.replace_input_with(use.idx, normalized)
     graph.inputs.clear()
-    graph.inputs.append(frame)
+    graph.inputs.extend([frame, *states])
     graph.insert_before(first, nodes)
     g.tidy(model)
 
 
-def _only_input(graph: ir.Graph) -> ir.Value:
+def _inputs(graph: ir.Graph, count: int) -> list[ir.Value]:
     inputs = [value for value in graph.inputs if value.name not in graph.initializers]
-    if len(inputs) != 1:
+    if len(inputs) != count:
+        wanted = "one frame in, one vector of logits out" if count == 1 else "a frame and a state in, logits and the next state out"
         raise ModelError(
-            f"the model has {len(inputs)} inputs; edgekit compiles one frame in, one vector of logits out",
-            hint='wrap the model in a factory that returns the logits alone, and use source = "python:module:factory"',
+            f"the model has {len(inputs)} inputs; edgekit compiles {wanted}",
+            hint='wrap the model in a factory that takes and returns no more, and use source = "python:module:factory"',
         )
-    return inputs[0]
+    return inputs
+
+
+def _name_states(graph: ir.Graph, given: ir.Value, shape: tuple[int, ...]) -> None:
+    """Calls the state and the next state what engines call them; the next state becomes a value of its own, which nothing else in the graph is."""
+    import onnx_ir as ir
+
+    if len(graph.outputs) != 2:
+        raise ModelError(f"the recurrent model has {len(graph.outputs)} outputs, not logits and the next state")
+    following = graph.outputs[1]
+    for value in (given, following):
+        if g.shape(value) != shape or value.dtype != ir.DataType.FLOAT:
+            raise ModelError(f"the exported state is {value.dtype} {value.shape}, [model] state is float32 {list(shape)}")
+    g.free_name(graph, STATE)
+    given.name = STATE
+    node = ir.node("Identity", [following], name=NEXT_STATE)
+    g.free_name(graph, NEXT_STATE)
+    node.outputs[0].name, node.outputs[0].shape, node.outputs[0].type = NEXT_STATE, ir.Shape(shape), ir.TensorType(ir.DataType.FLOAT)
+    graph.append(node)
+    graph.outputs[1] = node.outputs[0]
 
 
 def _sum_first_convolution(graph: ir.Graph, old: ir.Value, spec: InputSpec) -> bool:

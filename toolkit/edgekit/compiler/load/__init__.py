@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, cast
 
 from edgekit.catalog.recipe import ModelSpec
-from edgekit.compiler.load.source import SourceModel
+from edgekit.compiler.load.source import RecurrentSource, SourceModel
 from edgekit.errors import CatalogError, nearest
 from edgekit.schema.model_io import InputSpec
 
 if TYPE_CHECKING:
     import torch
 
-Opener = Callable[[str, ModelSpec, InputSpec], SourceModel]
+Opener = Callable[[str, ModelSpec, InputSpec], "SourceModel | RecurrentSource"]
 
 SOURCES: Mapping[str, str] = {
     "timm": "edgekit.compiler.load.zoo:open_timm",
@@ -29,6 +29,9 @@ SOURCES: Mapping[str, str] = {
     "onnx": "edgekit.compiler.load.onnx_file:open_onnx",
     "pt2": "edgekit.compiler.load.pt2_file:open_pt2",
 }
+
+RECURRENT = ("python", "pt2")
+"""Kinds whose models may be recurrent: they take a state beside the frame (`RecurrentSource`)."""
 
 BUILDERS: Mapping[str, str] = {
     "timm": "edgekit.compiler.load.zoo:build_timm",
@@ -81,12 +84,19 @@ def _named(entry: str) -> Callable[..., object]:
     return cast("Callable[..., object]", getattr(importlib.import_module(module), attribute))
 
 
-def open_source(model: ModelSpec, spec: InputSpec) -> SourceModel:
-    """Opens the trained model a recipe names, with its weights.
+def open_source(model: ModelSpec, spec: InputSpec) -> SourceModel | RecurrentSource:
+    """Opens the trained model a recipe names, with its weights; a `RecurrentSource` exactly where the recipe gives a state.
 
     Raises:
+        CatalogError: The recipe gives a state, and models of this kind take none.
         ModelError: The architecture, the weights or the labels do not fit together.
         MissingEngineError: The library the source needs is not installed.
     """
+    kind, _ = split_source(model.source)
+    if model.state is not None and kind not in RECURRENT:
+        raise CatalogError(
+            f"[model] state is given, but a model from {kind}: takes a frame alone",
+            hint=f"kinds of recurrent models: {', '.join(RECURRENT)}; a factory may wrap any module",
+        )
     open_model, argument = opener(model.source)
     return open_model(argument, model, spec)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.catalog.recipe import ModelSpec
 from edgekit.compiler.load import weights
+from edgekit.compiler.load.recurrent import RecurrentTorchModel, torch_source
 from edgekit.compiler.load.torch_model import TorchModel
 from edgekit.compiler.torchvision_ops import define_missing_operators
 from edgekit.errors import CatalogError, ModelError, nearest
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def open_factory(argument: str, model: ModelSpec, spec: InputSpec) -> TorchModel:
+def open_factory(argument: str, model: ModelSpec, spec: InputSpec) -> TorchModel | RecurrentTorchModel:
     """`python:MODULE:FUNCTION`."""
     module = build_factory(argument, model.arguments, spec)(len(model.labels))
     notes: tuple[str, ...] = ()
@@ -32,7 +33,7 @@ def open_factory(argument: str, model: ModelSpec, spec: InputSpec) -> TorchModel
         built = module
         outputs = len(model.labels)
         module, notes = weights.fit(lambda _: built, Path(model.weights), (outputs,))
-    return TorchModel(module.float(), spec, labels=len(model.labels), binary=model.task == "binary", notes=notes)
+    return torch_source(module.float(), model, spec, notes=notes)
 
 
 def build_factory(argument: str, arguments: Mapping[str, object], spec: InputSpec) -> Callable[[int], torch.nn.Module]:

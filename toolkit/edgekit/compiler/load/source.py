@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,39 @@ class SourceModel(Protocol):
 
         Returns:
             float32 (frames, outputs), finite.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClipAnswers:
+    """What a recurrent model answered on the frames of clips.
+
+    Attributes:
+        logits: float32 (frames, outputs), finite.
+        states: float32 (frames, *shape of the state), what it was given with each frame; finite.
+    """
+
+    logits: NDArray[np.float32]
+    states: NDArray[np.float32]
+
+
+@runtime_checkable
+class RecurrentSource(Protocol):
+    """A trained recurrent model in its own framework."""
+
+    notes: tuple[str, ...]
+    """As in `SourceModel`."""
+
+    def export(self, path: Path) -> None:
+        """Writes the float32 ONNX graph: a frame (1, channels, height, width) and a state in, logits (1, outputs) and the next state out, in this order."""
+
+    def run_clips(self, tensors: NDArray[np.uint8], clips: Sequence[str], on_frame: OnFrames) -> ClipAnswers:
+        """Runs the model frame by frame, each clip from a state of zeros.
+
+        Args:
+            tensors: uint8 (frames, height, width, channels) from `imaging.preprocess`.
+            clips: The clip of each frame; the frames of a clip stand in their order.
+            on_frame: Called with the number of frames done.
         """
 
 

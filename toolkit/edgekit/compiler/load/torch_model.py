@@ -52,27 +52,7 @@ class TorchModel:
         self._check(labels, binary=binary)
 
     def export(self, path: Path) -> None:
-        import torch
-
-        with quiet():
-            try:
-                program = torch.onnx.export(
-                    self.module, (self._example(),), dynamo=True, opset_version=OPSET, external_data=False, verbose=False
-                )
-            except Exception as error:  # the exporter raises whatever the model's code raises under tracing
-                raise ModelError(
-                    f"PyTorch cannot export the model to ONNX: {first_line(error)}",
-                    hint='export it yourself and use source = "onnx:PATH", or rewrite the part torch.export stumbles over',
-                ) from error
-        if program is None:
-            raise ModelError("PyTorch's exporter returned nothing")
-        probabilities = g.final_probabilities(program.model.graph.outputs[0])
-        if probabilities is not None:
-            raise ModelError(
-                f"the model ends in a {probabilities.op_type}, so it returns probabilities",
-                hint="leave it out of forward(): edgekit works on logits",
-            )
-        program.save(str(path), include_initializers=True, keep_initializers_as_inputs=False, external_data=False)
+        export_module(self.module, (self._example(),), path)
 
     def logits(self, tensors: NDArray[np.uint8], on_frame: OnFrames) -> NDArray[np.float32]:
         import torch
@@ -89,10 +69,7 @@ class TorchModel:
         return logits
 
     def _example(self) -> torch.Tensor:
-        import torch
-
-        generator = torch.Generator().manual_seed(0)
-        return torch.rand((1, self._spec.channels, *self._spec.size), generator=generator)
+        return example_frame(self._spec)
 
     def _check(self, labels: int, *, binary: bool) -> None:
         import torch
@@ -122,6 +99,45 @@ class TorchModel:
             except Exception:  # noqa: BLE001 - the model's own code; one frame at a time works, as was just seen
                 return False
         return tuple(together.shape) == (2, outputs) and bool(torch.allclose(together, alone, rtol=1e-3, atol=1e-4))
+
+
+def example_frame(spec: InputSpec) -> torch.Tensor:
+    """A frame to trace with, float32 (1, channels, height, width), always the same."""
+    import torch
+
+    return torch.rand((1, spec.channels, *spec.size), generator=torch.Generator().manual_seed(0))
+
+
+def export_module(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], path: Path) -> None:
+    """Writes a module as ONNX.
+
+    Args:
+        module: In evaluation mode; its first output is the logits.
+        inputs: To trace it with.
+        path: The file.
+
+    Raises:
+        ModelError: The exporter cannot, or the module returns probabilities.
+    """
+    import torch
+
+    with quiet():
+        try:
+            program = torch.onnx.export(module, inputs, dynamo=True, opset_version=OPSET, external_data=False, verbose=False)
+        except Exception as error:  # the exporter raises whatever the model's code raises under tracing
+            raise ModelError(
+                f"PyTorch cannot export the model to ONNX: {first_line(error)}",
+                hint='export it yourself and use source = "onnx:PATH", or rewrite the part torch.export stumbles over',
+            ) from error
+    if program is None:
+        raise ModelError("PyTorch's exporter returned nothing")
+    probabilities = g.final_probabilities(program.model.graph.outputs[0])
+    if probabilities is not None:
+        raise ModelError(
+            f"the model ends in a {probabilities.op_type}, so it returns probabilities",
+            hint="leave it out of forward(): edgekit works on logits",
+        )
+    program.save(str(path), include_initializers=True, keep_initializers_as_inputs=False, external_data=False)
 
 
 def check_outputs(shape: tuple[int, ...] | None, labels: int, *, binary: bool) -> None:

@@ -23,17 +23,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.bundle.manifest import INPUT_NAMES
 from edgekit.compiler.explain.head import boundary
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.quantize.rungs import RungSettings
 from edgekit.errors import MissingEngineError, ModelError
 from edgekit.runtime.engines.openvino import load_library, shared_core
 
+FRAME, STATE = INPUT_NAMES
 XML = "openvino.xml"
 BIN = "openvino.bin"
 
 
-def build_ir(graph: Path, settings: RungSettings, calibration: NDArray[np.uint8], folder: Path, progress: Progress) -> None:
+def build_ir(  # noqa: PLR0913 - one more where the network is recurrent
+    graph: Path,
+    settings: RungSettings,
+    calibration: NDArray[np.uint8],
+    folder: Path,
+    progress: Progress,
+    *,
+    states: NDArray[np.float32] | None = None,
+) -> None:
     """Quantizes the explained float graph and writes `openvino.xml` and `openvino.bin`.
 
     Args:
@@ -42,6 +52,7 @@ def build_ir(graph: Path, settings: RungSettings, calibration: NDArray[np.uint8]
         calibration: uint8 (frames, height, width, channels).
         folder: Where to write.
         progress: Told of every calibration frame that is read.
+        states: What a recurrent graph is given with each of them, float32 (frames, *shape of the state).
 
     Raises:
         MissingEngineError: OpenVINO or NNCF is not installed.
@@ -50,7 +61,7 @@ def build_ir(graph: Path, settings: RungSettings, calibration: NDArray[np.uint8]
     openvino = load_library()
     with _refusals_explained():
         model = _read(graph)
-        quantized = _quantize(model, _edge(graph), settings, calibration, progress) if settings.quantize else model
+        quantized = _quantize(model, _edge(graph), settings, _Counted(calibration, states, progress)) if settings.quantize else model
     forget_history(quantized)
     openvino.serialize(quantized, str(folder / XML), str(folder / BIN))
 
@@ -103,7 +114,7 @@ def _attention(model: Any) -> bool:
     return "Softmax" in types and types.count("MVN") + types.count("LayerNormalization") > 1
 
 
-def _quantize(model: Any, edge: frozenset[str], settings: RungSettings, calibration: NDArray[np.uint8], progress: Progress) -> Any:
+def _quantize(model: Any, edge: frozenset[str], settings: RungSettings, calibration: _Counted) -> Any:
     nncf = _load_nncf()
     ignored = [*_float_head(model, edge), *settings.float_layers]
     missing = set(ignored) - {operation.get_friendly_name() for operation in model.get_ordered_ops()}
@@ -114,7 +125,7 @@ def _quantize(model: Any, edge: frozenset[str], settings: RungSettings, calibrat
     with contextlib.redirect_stdout(io.StringIO()), _refusals_explained(refusals):
         return nncf.quantize(
             model,
-            nncf.Dataset(_Counted(calibration, progress)),
+            nncf.Dataset(calibration),
             subset_size=len(calibration),
             preset=nncf.QuantizationPreset.MIXED if settings.asymmetric else None,
             fast_bias_correction=not settings.full_bias_correction,
@@ -150,6 +161,8 @@ def _float_head(model: Any, edge: frozenset[str]) -> list[str]:
         operation = value.get_node()
         if names or operation in seen or operation.get_type_name() == "Constant":
             continue
+        if operation.get_type_name() == "Parameter" and STATE in value.get_names():
+            continue
         if operation.get_type_name() == "Parameter":
             raise ModelError("the head of the map was not found in OpenVINO's graph", hint="please report the architecture")
         seen.add(operation)
@@ -177,15 +190,19 @@ def _advanced(settings: RungSettings) -> Any:
 
 
 class _Counted:
-    """The calibration frames one at a time, as NNCF takes them; it walks over them more than once."""
+    """What goes into the graph for each calibration frame, by name, as NNCF takes it; it walks over them more than once."""
 
-    def __init__(self, frames: NDArray[np.uint8], progress: Progress) -> None:
+    def __init__(self, frames: NDArray[np.uint8], states: NDArray[np.float32] | None, progress: Progress) -> None:
         self._frames = frames
+        self._states = states
         self._progress = progress
 
-    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+    def __iter__(self) -> Iterator[dict[str, NDArray[Any]]]:
         for index in range(len(self._frames)):
-            yield np.ascontiguousarray(self._frames[index : index + 1])
+            given: dict[str, NDArray[Any]] = {FRAME: np.ascontiguousarray(self._frames[index : index + 1])}
+            if self._states is not None:
+                given[STATE] = np.ascontiguousarray(self._states[index])
+            yield given
             self._progress.step(index + 1, len(self._frames))
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.compiler.load.source import RecurrentSource
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.stages.frames import PreparedSplit
 from edgekit.compiler.stages.load import FloatGraph, Opened
@@ -32,14 +33,22 @@ class BaselineStage(Stage[NDArray[np.float32]]):
         return {
             "graph": self.graph.sha256,
             "frames": self.split.sha256,
+            "clips": self.split.groups,
             "input": encode(self.source.spec),
             "versions": versions("torch", "onnxruntime", "numpy"),
             "instruction_sets": list(fingerprint().instruction_sets or ()),
         }
 
     def apply(self, folder: Path, progress: Progress) -> None:
-        total = len(self.split.tensors)
-        logits = self.source.get().logits(self.split.tensors, lambda done: progress.step(done, total))
+        model, tensors = self.source.get(), self.split.tensors
+
+        def on_frame(done: int) -> None:
+            progress.step(done, len(tensors))
+
+        if isinstance(model, RecurrentSource):
+            logits = model.run_clips(tensors, self.split.groups, on_frame).logits
+        else:
+            logits = model.logits(tensors, on_frame)
         np.save(folder / "logits.npy", logits)
 
     def ensures(self, folder: Path) -> NDArray[np.float32]:

@@ -107,10 +107,12 @@ class ControlStage(Stage[tuple[RandomMaps, ...]]):
             name="onnxruntime", files={ROLE: _MEMBER}, minimum_version="0", precision="f32", settings={}, outputs=self.graph.outputs
         )
         engine = open_oracle(spec, {_MEMBER: memoryview(content)})
+        # A recurrent network is shown each frame as the first of a clip: the states of its own are of other weights.
+        state = engine.initial_state()
         maps = []
         for done, index in enumerate(self.indices):
             try:
-                raw = engine.infer(np.ascontiguousarray(self.tensors[index : index + 1]))
+                raw = engine.infer(np.ascontiguousarray(self.tensors[index : index + 1]), state)
             except NotFiniteError:
                 return None
             if raw.cam is None or not np.isfinite(raw.cam).all():

@@ -11,8 +11,10 @@ from typing import ClassVar, Literal
 from edgekit.bundle.manifest import CamKind
 from edgekit.catalog.explain import MapChoice
 from edgekit.compiler import graph as g
+from edgekit.compiler.explain import read
 from edgekit.compiler.explain.find import explain
-from edgekit.compiler.explain.head import LOGITS
+from edgekit.compiler.explain.head import LOGITS, free_prefix
+from edgekit.compiler.explain.recurrent import keep_in_float
 from edgekit.compiler.export import preamble
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.stages.load import FloatGraph
@@ -27,7 +29,7 @@ _WORTH_A_NOTE = 20_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainedGraph:
-    """The graph as it will run: uint8 frame in, logits and map out, still in float32.
+    """The graph as it will run: uint8 frame in, logits, map and features out, still in float32.
 
     Attributes:
         path: The ONNX file.
@@ -39,6 +41,9 @@ class ExplainedGraph:
         reason: Why there is no map; empty where there is one.
         kind: How the map comes about (`CamSpec.kind`); empty where there is none.
         multiplications: Multiply-accumulate operations that the map costs a frame, about.
+        features: Values of the features that the input gate judges; 0 where there are none.
+        features_reason: Why there are none; empty where there are.
+        state: Shape of what it carries from frame to frame; None where it is not recurrent.
     """
 
     path: Path
@@ -50,6 +55,9 @@ class ExplainedGraph:
     reason: str
     kind: CamKind | Literal[""] = ""
     multiplications: int = 0
+    features: int = 0
+    features_reason: str = ""
+    state: tuple[int, ...] | None = None
 
     @property
     def has_map(self) -> bool:
@@ -58,15 +66,22 @@ class ExplainedGraph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainStage(Stage[ExplainedGraph]):
-    """Rewrites the float graph; `map` as in a recipe's [explain]."""
+    """Rewrites the float graph; `map` as in a recipe's [explain], `state` as in its [model]."""
 
     name: ClassVar[str] = "explain"
     graph: FloatGraph
     input: InputSpec
     map: MapChoice = "auto"
+    state: tuple[int, ...] | None = None
 
     def requires(self) -> Mapping[str, object]:
-        return {"graph": self.graph.sha256, "input": encode(self.input), "map": self.map, "versions": versions("onnx-ir", "onnx")}
+        return {
+            "graph": self.graph.sha256,
+            "input": encode(self.input),
+            "map": self.map,
+            "state": encode(self.state),
+            "versions": versions("onnx-ir", "onnx"),
+        }
 
     def apply(self, folder: Path, progress: Progress) -> None:
         import onnx
@@ -76,9 +91,11 @@ class ExplainStage(Stage[ExplainedGraph]):
         sizes = g.shape(model.graph.outputs[0])
         if sizes is None or len(sizes) != 2:
             raise ModelError("the model's output has no static shape (1, outputs)", hint="export it with a batch of 1 and static shapes")
-        preamble.attach(model, self.input)
+        preamble.attach(model, self.input, self.state)
+        parts = read.find(model.graph.outputs[0])
         head = explain(model, self.map)
         if isinstance(head, str):
+            free_prefix(model)
             g.free_name(model.graph, LOGITS)
             model.graph.outputs[0].name = LOGITS
             facts: dict[str, object] = {"rows": 0, "columns": 0, "bias": [], "reason": head, "kind": "", "multiplications": 0}
@@ -91,6 +108,11 @@ class ExplainStage(Stage[ExplainedGraph]):
                     f"the class activation map ({head.kind}) costs {head.multiplications / 1e6:.0f} million multiplications a frame; the head: {head.title}"
                 )
         facts["outputs"] = sizes[1]
+        facts["features"] = 0 if isinstance(parts, str) else read.attach(model, parts)
+        facts["features_reason"] = parts if isinstance(parts, str) else "" if facts["features"] else "the map's head does not read them"
+        facts["state"] = self.state
+        if self.state is not None:
+            keep_in_float(model)
         proto = ir.to_proto(model)
         try:
             onnx.checker.check_model(proto, full_check=True)
@@ -114,4 +136,7 @@ class ExplainStage(Stage[ExplainedGraph]):
             reason=facts["reason"],
             kind=facts["kind"],
             multiplications=facts["multiplications"],
+            features=facts["features"],
+            features_reason=facts["features_reason"],
+            state=None if facts["state"] is None else tuple(facts["state"]),
         )

@@ -16,6 +16,7 @@ from edgekit.compiler.workspace import Stage, file_digest
 from edgekit.evaluation.dataset import Sample, truth_matrix
 from edgekit.imaging.frames import only_frame
 from edgekit.imaging.preprocess import preprocess
+from edgekit.imaging.quality import frame_figures
 from edgekit.schema.decode import encode
 from edgekit.schema.model_io import InputSpec, OutputSpec
 
@@ -28,13 +29,18 @@ class PreparedSplit:
         tensors: uint8 (frames, height, width, channels), on disk.
         truth: bool (frames, labels).
         samples: The rows of the manifest, in the same order.
-        sha256: Of the tensors.
+        sha256: Of the tensors, and of the states.
+        figures: Rows, columns and chroma of each frame before it was preprocessed (`imaging.quality.frame_figures`), float32 (frames, 3); None where the tensors
+            are all that is known.
+        states: What a recurrent model is given with each frame, float32 (frames, *shape of the state); None where that is not known, or it takes none.
     """
 
     tensors: NDArray[np.uint8]
     truth: NDArray[np.bool_]
     samples: tuple[Sample, ...]
     sha256: str
+    figures: NDArray[np.float32] | None = None
+    states: NDArray[np.float32] | None = None
 
     @property
     def groups(self) -> list[str]:
@@ -59,18 +65,28 @@ class FramesStage(Stage[PreparedSplit]):
         }
 
     def apply(self, folder: Path, progress: Progress) -> None:
+        figures = []
         shape = (len(self.samples), *self.input.size, self.input.frame_channels)
         # Written, not mapped: a full disk is then an error that can be told, and not a signal that ends the process.
         with (folder / "tensors.npy").open("wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             for index, sample in enumerate(self.samples):
-                file.write(preprocess(only_frame(sample.path), self.input).tobytes())
+                frame = only_frame(sample.path)
+                figures.append(frame_figures(frame))
+                file.write(preprocess(frame, self.input).tobytes())
                 progress.step(index + 1, len(self.samples))
+        np.save(folder / "figures.npy", np.array(figures, dtype=np.float32).reshape(-1, 3))
 
     def ensures(self, folder: Path) -> PreparedSplit:
         path = folder / "tensors.npy"
         tensors = np.load(path, mmap_mode="r", allow_pickle=False)
-        return PreparedSplit(tensors=tensors, truth=truth_matrix(self.samples, self.output), samples=self.samples, sha256=file_digest(path))
+        return PreparedSplit(
+            tensors=tensors,
+            truth=truth_matrix(self.samples, self.output),
+            samples=self.samples,
+            sha256=file_digest(path),
+            figures=np.load(folder / "figures.npy", allow_pickle=False),
+        )
 
 
 def calibration_indices(samples: Sequence[Sample], *, count: int, seed: int) -> list[int]:

@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 
 from edgekit.catalog.recipe import ModelSpec
 from edgekit.compiler.load import open_source
-from edgekit.compiler.load.source import OPSET, SourceModel
+from edgekit.compiler.load.source import OPSET, RecurrentSource, SourceModel
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.versions import versions
 from edgekit.compiler.workspace import Stage, file_digest
@@ -37,7 +37,7 @@ class Opened(Protocol):
     def repeatable(self) -> bool:
         """Whether `fingerprint` tells everything the model depends on."""
 
-    def get(self) -> SourceModel:
+    def get(self) -> SourceModel | RecurrentSource:
         """The model itself."""
 
     def fingerprint(self) -> dict[str, object]:
@@ -50,14 +50,14 @@ class LazySource:
     def __init__(self, model: ModelSpec, spec: InputSpec) -> None:
         self.model = model
         self.spec = spec
-        self._opened: SourceModel | None = None
+        self._opened: SourceModel | RecurrentSource | None = None
 
     @property
     def repeatable(self) -> bool:
         # A factory's code may read anything; only running it tells what it makes.
         return not self.model.source.startswith("python:")
 
-    def get(self) -> SourceModel:
+    def get(self) -> SourceModel | RecurrentSource:
         if self._opened is None:
             self._opened = open_source(self.model, self.spec)
         return self._opened
@@ -77,6 +77,7 @@ class LazySource:
             "labels": list(self.model.labels),
             "task": self.model.task,
             "arguments": encode(self.model.arguments),
+            "state": encode(self.model.state),
             "input": encode(self.spec),
         }
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import EngineSpec
+from edgekit.compiler.clips import HeldStates
 from edgekit.compiler.oracle import open_oracle
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.stages.quantize import Artefact
@@ -22,6 +23,8 @@ from edgekit.runtime.engines import open_engine
 from edgekit.runtime.engines.base import Engine
 from edgekit.schema.decode import encode
 
+_MAPS, _OFFSETS, _FEATURES = "maps.npy", "offsets.npy", "features.npy"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Measured:
@@ -31,11 +34,13 @@ class Measured:
         logits: float32 (frames, outputs).
         maps: float32 (frames, outputs, rows, columns); None where the graph has no map.
         offset: float32 (frames, outputs), what the mean of a map lacks to the logit; None where that is a constant of the graph.
+        features: float32 (frames, channels), what the input gate judges; None where the graph gives none.
     """
 
     logits: NDArray[np.float32]
     maps: NDArray[np.float32] | None
     offset: NDArray[np.float32] | None = None
+    features: NDArray[np.float32] | None = None
 
     def residual(self, bias: tuple[float, ...]) -> NDArray[np.float32]:
         """|mean of the map + bias − logit|, float32 (frames, outputs); empty where there is no map. The frames' own offset stands for a bias that is empty."""
@@ -73,6 +78,7 @@ class MeasureStage(Stage[Measured]):
         tensors: uint8 (frames, height, width, channels).
         tensors_sha256: Of the frames.
         oracle: Whether it runs in the numerical oracle, because the engine cannot run here.
+        clips: The clip of each frame, for an engine that carries a state: it goes from frame to frame of a clip.
     """
 
     name: ClassVar[str] = "measure"
@@ -81,6 +87,7 @@ class MeasureStage(Stage[Measured]):
     tensors: NDArray[np.uint8]
     tensors_sha256: str
     oracle: bool = False
+    clips: tuple[str, ...] = ()
 
     def requires(self) -> Mapping[str, object]:
         return {
@@ -89,6 +96,7 @@ class MeasureStage(Stage[Measured]):
             "engine": {"precision": self.engine.precision, "outputs": self.engine.outputs} if self.oracle else encode(self.engine),
             "frames": self.tensors_sha256,
             "count": len(self.tensors),
+            "clips": list(self.clips),
             "oracle": self.oracle,
             "versions": versions("openvino", "onnxruntime"),
             "instruction_sets": list(fingerprint().instruction_sets or ()),
@@ -96,28 +104,26 @@ class MeasureStage(Stage[Measured]):
 
     def apply(self, folder: Path, progress: Progress) -> None:
         engine = open_artefact(self.artefact, self.engine, oracle=self.oracle)
-        logits, maps, offsets = [], [], []
+        logits, found = [], dict[str, list[NDArray[np.float32]]]()
+        held = None if engine.state_shape is None else HeldStates(engine.state_shape, self.clips)
         for index in range(len(self.tensors)):
-            raw = engine.infer(np.ascontiguousarray(self.tensors[index : index + 1]))
+            raw = engine.infer(np.ascontiguousarray(self.tensors[index : index + 1]), None if held is None else held.before(index))
+            if held is not None and raw.next_state is not None:
+                held.after(index, raw.next_state)
             logits.append(raw.logits)
-            if raw.cam is not None:
-                maps.append(raw.cam)
-            if raw.offset is not None:
-                offsets.append(raw.offset)
+            for name, array in ((_MAPS, raw.cam), (_OFFSETS, raw.offset), (_FEATURES, raw.features)):
+                if array is not None:
+                    found.setdefault(name, []).append(array)
             progress.step(index + 1, len(self.tensors))
         np.save(folder / "logits.npy", np.stack(logits))
-        if maps:
-            np.save(folder / "maps.npy", np.stack(maps))
-        if offsets:
-            np.save(folder / "offsets.npy", np.stack(offsets))
+        for name, arrays in found.items():
+            np.save(folder / name, np.stack(arrays))
 
     def ensures(self, folder: Path) -> Measured:
-        maps, offsets = folder / "maps.npy", folder / "offsets.npy"
-        return Measured(
-            logits=np.load(folder / "logits.npy", allow_pickle=False),
-            maps=np.load(maps, allow_pickle=False) if maps.exists() else None,
-            offset=np.load(offsets, allow_pickle=False) if offsets.exists() else None,
+        maps, offset, features = (
+            np.load(path, allow_pickle=False) if (path := folder / name).exists() else None for name in (_MAPS, _OFFSETS, _FEATURES)
         )
+        return Measured(logits=np.load(folder / "logits.npy", allow_pickle=False), maps=maps, offset=offset, features=features)
 
 
 def open_artefact(artefact: Artefact, spec: EngineSpec, *, oracle: bool = False) -> Engine:

@@ -61,7 +61,15 @@ class Rounding:
     correct_biases: bool = True
 
 
-def quantize(path: Path, rounding: Rounding, writing: Writing, calibration: NDArray[np.uint8], progress: Progress) -> ir.Model:
+def quantize(  # noqa: PLR0913 - one more where the network is recurrent
+    path: Path,
+    rounding: Rounding,
+    writing: Writing,
+    calibration: NDArray[np.uint8],
+    progress: Progress,
+    *,
+    states: NDArray[np.float32] | None = None,
+) -> ir.Model:
     """Quantizes the explained graph from calibration frames.
 
     Args:
@@ -70,6 +78,7 @@ def quantize(path: Path, rounding: Rounding, writing: Writing, calibration: NDAr
         writing: Whether scales are to be float16.
         calibration: uint8 (frames, height, width, channels).
         progress: Told of every calibration frame.
+        states: What a recurrent graph is given with each of them, float32 (frames, *shape of the state).
 
     Returns:
         float32 with QuantizeLinear/DequantizeLinear pairs and int8 weights.
@@ -79,14 +88,15 @@ def quantize(path: Path, rounding: Rounding, writing: Writing, calibration: NDAr
     """
     exact, model = (open_graph(path, typed=writing.typed) for _ in range(2))
     placement = place(model, rounding.rules, rounding.float_layers)
-    seen = ranges.observe(model, list(placement.readers), calibration, progress)
+    seen = ranges.observe(model, list(placement.readers), calibration, progress, states=states)
     unsigned = rounding.rules.unsigned
     scales = ranges.scales_of(placement.groups, seen, rounding.method, unsigned=unsigned, half=writing.typed)
     insert(model, placement, scales, weight_limit=rounding.weight_limit, half=writing.typed)
     g.tidy(model)
     if rounding.correct_biases:
         layers = tuple(layer.name for layer in placement.layers)
-        bias.correct_biases(exact, model, layers, calibration[: bias.FRAMES], progress)
+        few = None if states is None else states[: bias.FRAMES]
+        bias.correct_biases(exact, model, layers, calibration[: bias.FRAMES], progress, states=few)
         g.tidy(model)
     if rounding.rules.integer_bias:
         integers.store_biases(model)
@@ -145,7 +155,15 @@ def _scales(  # noqa: PLR0913, PLR0917 - one step of `rewrite_trained`, with all
     return found
 
 
-def write(model: ir.Model, writing: Writing, path: Path, frames: NDArray[np.uint8], progress: Progress) -> int:
+def write(  # noqa: PLR0913 - one more where the network is recurrent
+    model: ir.Model,
+    writing: Writing,
+    path: Path,
+    frames: NDArray[np.uint8],
+    progress: Progress,
+    *,
+    states: NDArray[np.float32] | None = None,
+) -> int:
     """Gives a graph its types and its opset, checks it and writes it.
 
     Args:
@@ -154,6 +172,7 @@ def write(model: ir.Model, writing: Writing, path: Path, frames: NDArray[np.uint
         path: The file.
         frames: Calibration frames, uint8 (frames, height, width, channels); where the graph is typed, they show what float16 can hold.
         progress: Told of every frame.
+        states: As in `quantize`.
 
     Returns:
         Nodes that stay in float32 because their values are too large for float16.
@@ -166,7 +185,7 @@ def write(model: ir.Model, writing: Writing, path: Path, frames: NDArray[np.uint
 
     if writing.opset is not None:
         lower.lower(model, writing.opset, without=writing.without)
-    wide = half.to_half(model, half.largest_values(model, frames[: half.FRAMES], progress)) if writing.typed else 0
+    wide = half.to_half(model, half.largest_values(model, frames[: half.FRAMES], progress, states=states)) if writing.typed else 0
     model.ir_version = _IR_VERSIONS[model.opset_imports[""]]
     proto = ir.to_proto(model)
     try:

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.bundle.manifest import INPUT_NAMES
 from edgekit.errors import ModelError
 from edgekit.runtime.engines.onnxruntime import PROVIDER, first_line, load_library, session_options
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+
+FRAME, STATE = INPUT_NAMES
 
 
 class GraphRunner:
@@ -33,12 +37,25 @@ class GraphRunner:
         for name in names:
             proto.graph.output.append(known[name])
         self._names = list(names)
-        self._input = proto.graph.input[0].name
         self._session = open_session(proto.SerializeToString(), optimize=True)
 
-    def run(self, tensor: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """The named values of one frame."""
-        return cast("list[NDArray[np.float32]]", self._session.run(self._names, {self._input: tensor}))
+    def run(self, frames: NDArray[np.uint8], index: int, states: NDArray[np.float32] | None = None) -> list[NDArray[np.float32]]:
+        """The named values of one of several frames, and of the state that a recurrent graph is given with it."""
+        return cast("list[NDArray[np.float32]]", self._session.run(self._names, feed(frames, index, states)))
+
+
+def feed(frames: NDArray[np.uint8], index: int, states: NDArray[np.float32] | None = None) -> dict[str, NDArray[Any]]:
+    """What an explained graph takes, by name.
+
+    Args:
+        frames: uint8 (frames, height, width, channels).
+        index: Which one.
+        states: What a recurrent graph is given with each frame, float32 (frames, *shape of the state).
+    """
+    given: dict[str, NDArray[Any]] = {FRAME: np.ascontiguousarray(frames[index : index + 1])}
+    if states is not None:
+        given[STATE] = np.ascontiguousarray(states[index])
+    return given
 
 
 def open_session(graph: bytes, *, optimize: bool) -> Any:

@@ -28,7 +28,7 @@ from edgekit.runtime.supervisor import EngineLostError, Follower, RestartBudget,
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="an engine is supervised on Linux only")
 
 SUPPORT = Path(runtime.__file__).parent
-OPTIONS = SupervisorOptions(frame_limit_ms=400, first_frame_limit_ms=3000, start_limit_s=30, max_restarts=1000, standby="never")
+OPTIONS = SupervisorOptions(frame_limit_ms=800, first_frame_limit_ms=5000, start_limit_s=30, max_restarts=1000, standby="never")
 
 
 @pytest.fixture
@@ -64,8 +64,10 @@ def asking(what, level=100):
 def lose(supervised, what, consumer=None):
     """Loses the process with a frame, after one that was answered, so that the limit is that of any frame."""
     (consumer or supervised).predict(asking(runtime.FINE))
+    start = time.monotonic()
     with pytest.raises(EngineLostError) as caught:
         (consumer or supervised).predict(asking(what))
+    assert time.monotonic() - start < 4
     return caught.value
 
 
@@ -138,8 +140,8 @@ def test_the_overlay_is_of_the_frame_that_was_asked_about(tmp_path):
 
 
 LOSSES = {
-    runtime.HANG: ("hang", "gave no answer within 400 ms", ""),
-    runtime.HANG_IN_C: ("hang", "gave no answer within 400 ms", ""),
+    runtime.HANG: ("hang", "gave no answer within 800 ms", ""),
+    runtime.HANG_IN_C: ("hang", "gave no answer within 800 ms", ""),
     runtime.KILLED: ("death", r"ended \(signal 9, Killed\)", "it said nothing"),
     runtime.CRASH: ("death", r"ended \(exit status 1\)", "ValueError: an engine's own words"),
     runtime.FOREIGN_LABEL: ("nonsense", "labels are not the model's", ""),
@@ -151,9 +153,7 @@ def test_a_lost_engine_costs_one_frame(supervise, bundle):
     told = []
     supervised = supervise(on_restart=told.append)
     for number, (what, (_, says, hint)) in enumerate(LOSSES.items(), start=1):
-        start = time.monotonic()
         error = lose(supervised, what)
-        assert time.monotonic() - start < 3
         assert error.args[0].startswith("the inference process ")
         assert re.search(says, error.message), error.message
         assert hint in error.hint
@@ -192,16 +192,14 @@ def test_what_is_no_frame_does_not_reach_the_process(supervise):
 
 
 def test_a_frame_that_is_not_assessable_has_a_reason_and_nothing_else(supervise):
-    """It comes through as such."""
-    found = supervise().predict(asking(runtime.NOT_ASSESSABLE))
-    assert (found.label, found.probabilities, found.logits, found.cam, found.assessable, found.reason) == (
-        None,
-        {},
-        {},
-        None,
-        False,
-        "it is flat",
-    )
+    """It comes through as such, from a clip too; who asks without the gate gets the answer beside the reason."""
+    supervised = supervise()
+    for asked in (supervised, supervised.clip()):
+        found = asked.predict(asking(runtime.NOT_ASSESSABLE))
+        assert (found.label, found.probabilities, found.logits, found.cam) == (None, {}, {}, None)
+        assert (found.assessable, found.reason) == (False, "it is flat")
+        told = asked.predict(asking(runtime.NOT_ASSESSABLE), gate=False)
+        assert (told.label, told.assessable, told.reason) == ("malignant", False, "it is flat")
 
 
 @pytest.mark.parametrize(
@@ -349,7 +347,7 @@ def test_a_process_that_stands_by_takes_over_at_once(supervise, bundle):
     lose(supervised, runtime.KILLED)
     start = time.monotonic()
     supervised.predict(asking(runtime.FINE))
-    assert time.monotonic() - start < 0.2
+    assert time.monotonic() - start < supervised._active.start_s / 2
     assert supervised._active.pid == waiting
     assert supervised._standby.pid not in (waiting, starts(bundle)[0])
 
@@ -468,7 +466,7 @@ def test_closing_does_not_wait_for_a_start(supervise, bundle):
 @pytest.mark.parametrize("restarts", [6, pytest.param(50, marks=pytest.mark.slow)])
 def test_restarts_leave_nothing(supervise, bundle, restarts):
     """Descriptors, threads, children and mappings are as many after many restarts as before."""
-    supervised = supervise(first_frame_limit_ms=400)
+    supervised = supervise(first_frame_limit_ms=800)
 
     def children():
         return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()

@@ -57,8 +57,8 @@ def soon(seconds=0.3):
         REPLY,
         Reply(number=0, ready=Ready(bundle_digest="ab" * 32, engine="openvino", engine_notes=(), at_ns=2**62)),
         Reply(number=3, failure=Failure.of(BundleError("what", hint="do"))),
-        Request(number=2**40, shape=(480, 640, 3), explain=False, clip=4, anew=True, ended=(1, 2)),
-        Request(number=1, shape=(1, 1), explain=True, clip=None, anew=False, ended=()),
+        Request(number=2**40, shape=(480, 640, 3), explain=False, gate=True, clip=4, anew=True, ended=(1, 2)),
+        Request(number=1, shape=(1, 1), explain=True, gate=False, clip=None, anew=False, ended=()),
     ],
     ids=["answer", "ready", "failure", "request", "plain-request"],
 )
@@ -201,7 +201,7 @@ def test_an_answer_is_all_of_a_prediction():
     assert {field.name for field in dataclasses.fields(Answer)} - sent == {field.name for field in dataclasses.fields(Prediction)} - own
 
 
-ASKED = Asked(frame=np.zeros((2, 2), np.uint8), note="", started_ns=time.perf_counter_ns())
+ASKED = Asked(frame=np.zeros((2, 2), np.uint8), gate=True, note="", started_ns=time.perf_counter_ns())
 NOT_ASSESSABLE = {"assessable": False, "labels": None, "probabilities": {}, "logits": {}, "reason": "it is flat", "maps_shape": None}
 
 
@@ -211,6 +211,8 @@ def test_an_answer_of_the_model_is_a_prediction():
     assert (found.label, found.probabilities, found.logits) == ("malignant", ANSWER.probabilities, ANSWER.logits)
     assert found.cam_for("malignant").tolist() == [[MAPS[1]]]
     assert prediction_of(dataclasses.replace(ANSWER, **NOT_ASSESSABLE), MAPS[:0], ASKED, tiny_manifest()).label is None
+    told = dataclasses.replace(ANSWER, assessable=False, reason="it is flat")
+    assert prediction_of(told, MAPS, dataclasses.replace(ASKED, gate=False), tiny_manifest()).label == "malignant"
     noted = prediction_of(ANSWER, MAPS, dataclasses.replace(ASKED, note="fresh"), tiny_manifest())
     assert noted.engine_notes == (*ANSWER.engine_notes, "fresh")
 
@@ -229,8 +231,8 @@ WRONG = {
     "maps of another size": ({"maps_shape": (1, 2, 1)}, "not of the model's size"),
     "maps too few": ({"maps_shape": (2, 2, 1)}, "the size that it says"),
     "maps that are not said": ({"maps_shape": None}, "the size that it says"),
-    "an answer to what is not assessable": ({"assessable": False}, "a reason and nothing else"),
-    "no reason": ({**NOT_ASSESSABLE, "reason": ""}, "a reason and nothing else"),
+    "an answer to what is not assessable": ({"assessable": False, "reason": "it is flat"}, "has no answer"),
+    "no reason": ({**NOT_ASSESSABLE, "reason": ""}, "has a reason"),
 }
 
 

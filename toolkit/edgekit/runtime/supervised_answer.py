@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +27,13 @@ class Asked:
 
     Attributes:
         frame: uint8 (rows, columns) or (rows, columns, 3), its own copy; None where no map was asked for.
+        gate: Whether a frame that is not assessable goes unanswered.
         note: Said in `engine_notes`; empty for nothing.
         started_ns: When the frame came in, by `time.perf_counter_ns`.
     """
 
     frame: NDArray[np.uint8] | None
+    gate: bool
     note: str
     started_ns: int
 
@@ -52,7 +53,7 @@ def prediction_of(answer: Answer, numbers: NDArray[np.float32], asked: Asked, ma
     Raises:
         ValueError: It is no answer of this model.
     """
-    _check(answer, manifest)
+    _check(answer, manifest, gate=asked.gate)
     maps = _maps(answer, numbers, manifest)
     latency_ms = (perf_counter_ns() - asked.started_ns) / 1e6
     return Prediction(
@@ -72,15 +73,17 @@ def prediction_of(answer: Answer, numbers: NDArray[np.float32], asked: Asked, ma
     )
 
 
-def _check(answer: Answer, manifest: Manifest) -> None:
+def _check(answer: Answer, manifest: Manifest, *, gate: bool) -> None:
     known = manifest.output.labels
     if answer.accepted != manifest.accepted:
         raise ValueError("it says something else than the manifest about the acceptance")
     if answer.engine not in [engine.name for engine in manifest.engines]:
         raise ValueError("its engine is none of the bundle's")
-    if not answer.assessable:
-        if answer.labels is not None or answer.probabilities or answer.logits or answer.maps_shape is not None or not answer.reason:
-            raise ValueError("a frame that is not assessable has a reason and nothing else")
+    if not answer.assessable and not answer.reason:
+        raise ValueError("a frame that is not assessable has a reason")
+    if not answer.assessable and gate:
+        if answer.labels is not None or answer.probabilities or answer.logits or answer.maps_shape is not None:
+            raise ValueError("a frame that is not assessable has no answer")
         return
     if answer.labels is None or not set(answer.labels) <= set(known) or len(set(answer.labels)) != len(answer.labels):
         raise ValueError("its labels are not the model's")
@@ -92,7 +95,7 @@ def _check(answer: Answer, manifest: Manifest) -> None:
         raise ValueError("a probability is not between 0 and 1")
 
 
-def _label(answer: Answer, manifest: Manifest) -> Any:
+def _label(answer: Answer, manifest: Manifest) -> str | tuple[str, ...] | None:
     if answer.labels is None or manifest.output.task == "multilabel":
         return answer.labels
     return answer.labels[0]

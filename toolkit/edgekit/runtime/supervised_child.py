@@ -40,7 +40,7 @@ def main(descriptors: str, runtime: str, bundle: str, engine: str) -> int:
     memory = FrameMemory(frames)
     try:
         classifier = importlib.import_module(runtime).load(bundle, engine=engine or None)
-        classifier.clip().predict(phantom.frame(phantom.LABELS[0], patient=0, index=0, seed=0))
+        classifier.clip().predict(phantom.frame(phantom.LABELS[0], patient=0, index=0, seed=0), gate=False)
     except EdgekitError as error:
         line.send(Reply(number=0, failure=Failure.of(error)))
         return 1
@@ -83,7 +83,7 @@ def _serve(line: Channel, memory: FrameMemory, classifier: Any) -> None:
             clips.pop(number, None)
         frame = memory.read(request.shape)
         try:
-            prediction = _asked(request, classifier, clips).predict(frame, explain=request.explain)
+            prediction = _asked(request, classifier, clips).predict(frame, explain=request.explain, gate=request.gate)
         except EdgekitError as error:
             line.send(Reply(number=request.number, failure=Failure.of(error)))
             continue

@@ -191,12 +191,13 @@ class Supervised:
         finally:
             self._lock.release()
 
-    def predict(self, frame: NDArray[np.uint8], *, explain: bool = True) -> Prediction:
+    def predict(self, frame: NDArray[np.uint8], *, explain: bool = True, gate: bool = True) -> Prediction:
         """Classifies one frame.
 
         Args:
             frame: As in `Classifier.predict`.
             explain: Whether the answer has its map.
+            gate: Whether a frame that is not assessable goes unanswered.
 
         Raises:
             DataError: The frame is not one.
@@ -204,24 +205,24 @@ class Supervised:
             WatchdogGaveUpError: It was lost too often; nothing will be answered.
             EdgekitError: As `Classifier.predict` raises it, in the process.
         """
-        return self.answer(frame, self._plain, explain=explain)
+        return self.answer(frame, self._plain, explain=explain, gate=gate)
 
     def clip(self) -> SupervisedClip:
         """A clip in progress, as `Classifier.clip`; what it builds up is in the process, and is lost with it."""
         return SupervisedClip(self, next(self._clips), self._ended_clips)
 
-    def answer(self, frame: NDArray[np.uint8], follower: Follower, *, explain: bool) -> Prediction:
+    def answer(self, frame: NDArray[np.uint8], follower: Follower, *, explain: bool, gate: bool) -> Prediction:
         """One frame for a sequence of them, for `SupervisedClip`. Arguments and errors as in `predict`."""
         started_ns = perf_counter_ns()
         held = check_frame(frame).copy()
         with self._lock:
             process = self._serving()
-            reply, numbers = self._ask(process, follower.request(next(self._requests), held, self._ended_clips, explain=explain), held)
+            request = follower.request(next(self._requests), held, self._ended_clips, explain=explain, gate=gate)
+            reply, numbers = self._ask(process, request, held)
             if reply.failure is not None:
                 raise reply.failure.error()
-            asked = Asked(
-                frame=held if explain else None, note=follower.note(self.restarts, self._lost, time.monotonic()), started_ns=started_ns
-            )
+            note = follower.note(self.restarts, self._lost, time.monotonic())
+            asked = Asked(frame=held if explain else None, gate=gate, note=note, started_ns=started_ns)
             try:
                 found = prediction_of(reply.asked_for(), numbers, asked, self.manifest)
             except ValueError as error:
@@ -348,10 +349,10 @@ class Follower:
         self._note, self._noted_until_s = "", 0.0
         self.anew = False
 
-    def request(self, number: int, frame: NDArray[np.uint8], ended: deque[int], *, explain: bool) -> Request:
+    def request(self, number: int, frame: NDArray[np.uint8], ended: deque[int], *, explain: bool, gate: bool) -> Request:
         """Asks for the next frame, and tells which clips are over."""
         gone = tuple(ended.popleft() for _ in range(len(ended)))
-        asked = Request(number=number, shape=frame.shape, explain=explain, clip=self._clip, anew=self.anew, ended=gone)
+        asked = Request(number=number, shape=frame.shape, explain=explain, gate=gate, clip=self._clip, anew=self.anew, ended=gone)
         self.anew = False
         return asked
 
@@ -384,6 +385,6 @@ class SupervisedClip:
         """Begins anew, as after a change of patient, of view, or after a gap."""
         self._follower.anew = True
 
-    def predict(self, frame: NDArray[np.uint8], *, explain: bool = True) -> Prediction:
+    def predict(self, frame: NDArray[np.uint8], *, explain: bool = True, gate: bool = True) -> Prediction:
         """Answers the next frame of the clip. Arguments and errors as in `Supervised.predict`."""
-        return self._supervised.answer(frame, self._follower, explain=explain)
+        return self._supervised.answer(frame, self._follower, explain=explain, gate=gate)

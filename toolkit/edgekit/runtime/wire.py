@@ -61,6 +61,7 @@ class Request:
         number: Of this request; the reply has the same.
         shape: Of the frame, (rows, columns) or (rows, columns, 3).
         explain: As in `Classifier.predict`.
+        gate: As in `Classifier.predict`.
         clip: The clip it belongs to, by a number that its owner gave it; None for none.
         anew: Whether the clip is reset before.
         ended: Clips that nobody will ask for again.
@@ -69,6 +70,7 @@ class Request:
     number: int
     shape: tuple[int, ...]
     explain: bool
+    gate: bool
     clip: int | None
     anew: bool
     ended: tuple[int, ...]

@@ -119,3 +119,37 @@ def test_a_damaged_bundle_is_the_bundles_error(runtime, bundle, frames):
     """It comes out of the fresh process as the BundleError that it is."""
     with pytest.raises(BundleError, match="is damaged"):
         profiled(runtime("damaged"), bundle, frames)
+
+
+def test_energy_is_measured_at_rest_and_at_work(runtime, bundle, frames, tmp_path):
+    """A board that takes 5 W all the time: both powers are 5 W, and nothing is above rest; the meter says what it sees."""
+    rail = tmp_path / "root/sys/class/hwmon/hwmon0"
+    rail.mkdir(parents=True)
+    for name, text in (("name", "ina3221"), ("in1_label", "VDD_IN"), ("in1_input", "5000"), ("curr1_input", "1000")):
+        (rail / name).write_text(text)
+    document = profiled(runtime(), bundle, frames, seconds=0.5, root=tmp_path / "root")
+    energy, counted = document["energy"], document["timeline"]["energy_j"]
+    assert (energy["source"], energy["scope"]) == ("INA3221", "whole board (VDD_IN)")
+    assert (energy["idle_w"], energy["busy_w"]) == (pytest.approx(5.0), pytest.approx(5.0))
+    assert energy["mj_per_frame_above_idle"] == pytest.approx(0.0, abs=1e-6)
+    assert energy["mj_per_frame"] * energy["frames"] == pytest.approx(1e3 * (counted[-1] - counted[0]))
+    assert counted[-1] - counted[0] >= 5.0 * 0.5
+
+
+def test_every_part_is_closed_behind_the_profile(runtime, bundle, frames, monkeypatch):
+    """The bundle and the one it is compared with are given back, also where a frame is refused on the way."""
+    module = importlib.import_module(runtime())
+    opened = []
+    load = module.load
+    monkeypatch.setattr(module, "load", lambda path: opened.append(load(path)) or opened[-1])
+    profiled(module.__name__, bundle, frames, compare=bundle)
+    assert [classifier.closed for classifier in opened] == [True, True]
+
+
+def test_extra_parts_come_after_the_latency(runtime, bundle, frames):
+    """So that they cannot move it: told in this order."""
+    told = []
+    options = Options(seconds=0.1, repeats=1, runtime=runtime(), fps=100.0, idle=True, compare=bundle)
+    profile(bundle, frames, options=options, on_progress=lambda stage, _: told.append(stage))
+    order = list(dict.fromkeys(told))
+    assert order.index("predict") < min(order.index(name) for name in ("100 frames a second", "after pauses", "comparison"))

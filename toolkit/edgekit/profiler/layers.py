@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.bundle.reader import Bundle
 from edgekit.errors import EdgekitError, TargetError
+from edgekit.profiler import anonymous
 from edgekit.profiler.engine_layers import layer_rows
 from edgekit.runtime.engines import onnxruntime, openvino, tensorrt_build
 from edgekit.runtime.engines.tensorrt_engine import TensorRtEngine
@@ -106,7 +107,7 @@ def measure_layers(bundle: Bundle, engine: str) -> LayerTable:
         if tensorrt_build.is_tensorrt(engine):
             return _tensorrt(spec, bundle.members)
     except EdgekitError as error:
-        return LayerTable(engine=engine, repeats=0, layers=(), reason=f"not available: {error.message}")
+        return LayerTable(engine=engine, repeats=0, layers=(), reason=f"not available: {anonymous.text(error.message)}")
     return LayerTable(engine=engine, repeats=0, layers=(), reason=f"not available: nothing is known of the layers of {engine}")
 
 
@@ -120,7 +121,9 @@ def _openvino(spec: EngineSpec, members: Mapping[str, memoryview], tensor: NDArr
         compiled = core.compile_model(model, spec.settings.get("DEVICE", openvino.DEVICES[0]), {**settings, "PERF_COUNT": "YES"})
         request = compiled.create_infer_request()
         # Beside the frame stands at most the state of a recurrent classifier, which is 0 before a clip.
-        given = [tensor if port.get_element_type().get_type_name() == "u8" else np.zeros(port.shape, np.float32) for port in compiled.inputs]
+        given = [
+            tensor if port.get_element_type().get_type_name() == "u8" else np.zeros(port.shape, np.float32) for port in compiled.inputs
+        ]
         runs = []
         for index in range(WARM_UP + REPEATS):
             request.infer(dict(zip(compiled.inputs, given, strict=True)))

@@ -38,6 +38,7 @@ from edgekit.profiler.pacing import Paced, play
 from edgekit.profiler.percentiles import SHARES, Latency, latency, minimum_samples
 from edgekit.profiler.warmup import steady_state
 from edgekit.profiler.watch import Eyes, Watch, open_eyes
+from edgekit.runtime.clip import FirstFrames
 
 if TYPE_CHECKING:
     from edgekit.runtime.classifier import Classifier
@@ -167,6 +168,11 @@ def profile_classifier(
             eyes.meter.close()
 
 
+def predictor_of(classifier: Classifier) -> Classifier | FirstFrames:
+    """Who answers while time is taken: a recurrent classifier answers each frame as the first of a clip, which costs what any frame costs."""
+    return classifier if classifier.manifest.state is None else FirstFrames(classifier)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
     """What every part of a profile needs."""
@@ -177,12 +183,17 @@ class _Run:
     options: Options
     told: StageProgress
 
+    @property
+    def predictor(self) -> Classifier | FirstFrames:
+        """Who answers while time is taken."""
+        return predictor_of(self.classifier)
+
     def saturated(self, idle_w: float | None) -> tuple[stages.PredictSamples, Observed]:
         gc.collect()  # before the watch begins: the loop does it too, and has then nothing to do
         with Watch(eyes=self.eyes) as watch:
             begin_ns = self.eyes.now_ns()
             budget = self.options.budget(1.0, "p90")
-            predicted = stages.measure_predict(self.classifier, self.frames, budget, on_progress=partial(self.told, "predict"))
+            predicted = stages.measure_predict(self.predictor, self.frames, budget, on_progress=partial(self.told, "predict"))
         starts_s, milliseconds = predicted.samples.start_seconds, predicted.samples.milliseconds
         return predicted, Observed(watch=watch, begin_ns=begin_ns, starts_s=starts_s, milliseconds=milliseconds, idle_w=idle_w)
 
@@ -197,7 +208,7 @@ class _Run:
             split["cam"] = None
         else:
             told = partial(self.told, "overlay")
-            split["overlay"] = _settled(stages.measure_overlay(self.classifier, self.frames, short, on_progress=told))
+            split["overlay"] = _settled(stages.measure_overlay(self.predictor, self.frames, short, on_progress=told))
         return split
 
     def deltas(self) -> dict[str, deltas.Delta | str]:
@@ -205,14 +216,14 @@ class _Run:
             return dict.fromkeys(deltas.NAMES, "the bundle has no map")
         short = self.options.budget(SHORT, "p90")
         return {
-            "cam": deltas.measure_cam(self.classifier, self.frames, short, on_progress=partial(self.told, "map on and off")),
-            "overlay": deltas.measure_overlay(self.classifier, self.frames, short, on_progress=partial(self.told, "overlay on and off")),
+            "cam": deltas.measure_cam(self.predictor, self.frames, short, on_progress=partial(self.told, "map on and off")),
+            "overlay": deltas.measure_overlay(self.predictor, self.frames, short, on_progress=partial(self.told, "overlay on and off")),
         }
 
     def extras(self, found: Profile) -> Extras:
         """What was asked for beside (rule 3)."""
         options = self.options
-        call = stages.in_turn(self.classifier, self.frames)
+        call = stages.in_turn(self.predictor, self.frames)
         wakes = measure_wakes(call, seconds=options.seconds, on_progress=partial(self.told, "after pauses")) if options.idle else None
         return Extras(
             paced=None if options.fps is None else self.paced(call, options.fps, found.observed.idle_w),
@@ -234,7 +245,7 @@ class _Run:
         other = _load(self.options.runtime, path)
         try:
             told = partial(self.told, "comparison")
-            found = compare_bundles(self.classifier, other, self.frames, seconds=self.options.seconds, on_progress=told)
+            found = compare_bundles(self.predictor, predictor_of(other), self.frames, seconds=self.options.seconds, on_progress=told)
             return BundleFacts.of(other), found
         finally:
             other.close()

@@ -35,7 +35,7 @@ class Prediction:
 class Classifier:
     def __init__(self, path):
         self.path, self.size_bytes, self.bundle_digest = pathlib.Path(path), 4096, "ab" * 32
-        self.manifest = SimpleNamespace(name="tiny", version="1.2", accepted=True, cam=object() if HAS_MAP else None)
+        self.manifest = SimpleNamespace(name="tiny", version="1.2", accepted=True, cam=object() if HAS_MAP else None, state=None)
         self.engine = SimpleNamespace(describe=lambda: {{"name": "fake", "version": "1", "device": "CPU", "precision": "int8", "threads": "1"}})
         self.seen = []
 
@@ -43,6 +43,9 @@ class Classifier:
 
     def close(self):
         self.closed = True
+
+    def clip(self):
+        return self
 
     def predict(self, frame, *, explain=True, gate=True):
         if FAULT == "refuses-frame":

@@ -2,7 +2,8 @@
 
 Rules this file keeps:
 
-1. What is played together is one clip: a live input as a whole; else each cine and each video; and where pictures are to be combined, the pictures of one folder.
+1. What is played together is one clip: a live input as a whole; else each cine and each video; and where pictures are to be combined, or the classifier
+   is recurrent, the pictures of one folder.
 2. A file that breaks in the middle has an error and no answer for its clip: what is missing could have decided. A live clip has the frames that were answered, and
    says how many were not.
 3. After an input that failed the next one is played.
@@ -125,7 +126,9 @@ class Runner:
 
     def _clips(self, name: str, paths: list[Path]) -> Iterator[_Clip]:
         """The clips that files stand for (rule 1)."""
-        joined = self._together.aggregate is not None or self._together.smooth is not None
+        combined = self._together.aggregate is not None or self._together.smooth is not None
+        # To a recurrent classifier pictures that come one by one would each be the first of a clip.
+        joined = combined or self._classifier.manifest.state is not None
         stills = [path for path in paths if not _moves(path)] if joined and Path(name).is_dir() else []
         together = frozenset(stills)
         for path in paths:

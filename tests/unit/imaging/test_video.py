@@ -86,6 +86,28 @@ def test_damage_that_a_decoder_hides_is_an_error_too(tmp_path):
     assert 0 < len(seen) < 20
 
 
+def test_a_frame_that_a_decoder_leaves_out_is_missed(tmp_path):
+    """Without its first packet a stream has frames that nothing can be made of; FFmpeg says nothing and begins later."""
+    import av
+
+    path = write_video(tmp_path / "whole.mkv", SMOOTH, codec="libx264", pix_fmt="yuv420p", g="5", bf="0")
+    with av.open(str(path)) as whole, av.open(str(tmp_path / "cut.mkv"), "w", format="matroska") as cut:
+        stream = cut.add_stream_from_template(whole.streams.video[0])
+        for number, packet in enumerate(whole.demux(whole.streams.video[0])):
+            if number and packet.size:
+                packet.stream = stream
+                cut.mux(packet)
+    with pytest.raises(DataError, match="19 were stored, and no more than 15 can be decoded"):
+        read(tmp_path / "cut.mkv")
+
+
+def test_hidden_frames_are_no_damage(tmp_path):
+    """VP8 stores frames that are never shown."""
+    options = {"auto-alt-ref": "1", "lag-in-frames": "16", "b": "100k"}
+    path = write_video(tmp_path / "x.webm", SMOOTH, codec="libvpx", container="webm", pix_fmt="yuv420p", **options)
+    assert len(read(path)) == len(SMOOTH)
+
+
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.999])
 @pytest.mark.parametrize("name", sorted(CONTAINERS))
 def test_a_file_that_was_cut_off_is_refused_before_its_first_frame(tmp_path, name, share):

@@ -6,7 +6,7 @@ Rules this file keeps:
    another one (external references, playlists) is refused.
 2. Only the decoders of `CODECS` run, also while the file is probed. Probing is limited in bytes and in time, a frame in pixels before it is decoded.
 3. Damage is an error, never a picture with a grey bottom: FFmpeg's checks stop at the first fault in place of hiding it, and a file that is shorter than its container
-   says is refused before the first frame (`containers.py`). Most codecs have no check value, so a flipped bit that decodes cannot be found.
+   says is refused before the first frame (`containers.py`). A frame that a decoder leaves out is missed at the end. Most codecs have no check value, so a flipped bit that decodes cannot be found.
 4. One decoder thread: the cores belong to the classifier, and damage is met at the same frame each time.
 5. A file holds one moving picture. Cover art is left out; of two video tracks neither is chosen.
 """
@@ -45,6 +45,9 @@ CODECS = (
     "ffvhuff",
     "rawvideo",
 )
+
+# Those that give a frame for each packet. The others have packets that show none: VP8's hidden frames, MPEG's skipped ones and its fields.
+_A_FRAME_A_PACKET = frozenset(CODECS) - {"vp8", "mpeg4", "msmpeg4", "mpeg1video", "mpeg2video"}
 
 PROBE_BYTES = 8 * 2**20
 """Most that is read to find out what a file holds."""
@@ -173,7 +176,7 @@ def _stream(path: Path, container: Any) -> Any:
 
 
 def _frames(av: Any, path: Path, container: Any, stream: Any) -> Iterator[tuple[NDArray[np.uint8], float | None]]:
-    count, packets = 0, container.demux(stream)
+    count, needed, packets = 0, 0, container.demux(stream)
     while True:
         with _damage_is_an_error(av, path, count):
             packet = next(packets, None)
@@ -182,11 +185,14 @@ def _frames(av: Any, path: Path, container: Any, stream: Any) -> Iterator[tuple[
             break
         if packet.is_corrupt or any(frame.is_corrupt for frame in decoded):
             raise _damaged(path, count, "a frame is incomplete")
+        needed += packet.size > 0 and not packet.is_discard
         for frame in decoded:
             yield pixels_of(str(path), frame), frame.time
             count += 1
-    if not count:
+    if not needed:
         raise DataError(f"{path}: the video holds no frame", hint=_HINT)
+    if count < (needed if stream.codec_context.codec.name in _A_FRAME_A_PACKET else 1):
+        raise _damaged(path, count, f"{needed} were stored, and no more than {count} can be decoded")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import pytest
 
 from edgekit.bundle import archive, manifest
 from edgekit.bundle.limits import DEFAULT_LIMITS
+from edgekit.schema.input_gate import EngineGate, InputGateSpec, QualityLimits, Subspace
 from edgekit.schema.model_io import InputSpec, OutputSpec
 
 PAGE = (Path(__file__).parents[3] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
@@ -26,6 +27,10 @@ SECTIONS = {
     "3.7": manifest.GoldenSpec,
     "3.8": manifest.Gate,
     "3.9": manifest.StateSpec,
+    "3.10": InputGateSpec,
+    "3.11": QualityLimits,
+    "3.12": Subspace,
+    "3.13": EngineGate,
 }
 
 

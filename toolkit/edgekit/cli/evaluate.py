@@ -52,6 +52,8 @@ def evaluate(
         put = explain_split(classifier, data, split=split, columns=columns, frames=explanation_frames, on_frame=progress.step)
         progress.end()
         document["explanations"] = put.to_json()
+    if found.not_assessable:
+        tell(f"the input gate refuses {found.not_assessable} of {found.n} frames; the figures count them all")
     if not classifier.manifest.accepted:
         tell(f"warning: {bundle} was NOT ACCEPTED by its acceptance gate")
     if as_json:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from edgekit.cli.console import print_json, say
+
+if TYPE_CHECKING:
+    from edgekit.bundle.manifest import Manifest
 
 _RESULTS = {"passed": "passed", "failed": "FAILED", "not demonstrated": "let through, not demonstrated"}
 
@@ -41,8 +45,19 @@ def inspect(
         if manifest.cam
         else f"  map         none: {manifest.cam_reason}"
     )
+    say(f"  input gate  {_input_gate(manifest)}")
     for gate in manifest.acceptance:
         value = "not computable" if gate.value is None else f"{gate.value:.4f}"
         say(f"  gate        {gate.name}: {value} against {gate.bound:.4f}, {_RESULTS[gate.status or 'failed']}")
     for name, member in sorted(manifest.members.items()):
         say(f"  member      {name}  {member.size_bytes} bytes  {member.sha256[:16]}…")
+
+
+def _input_gate(manifest: Manifest) -> str:
+    gate = manifest.gate
+    if gate is None:
+        return f"none: {manifest.gate_reason or 'the bundle was made without one'}; every frame is answered"
+    limits = ", ".join(
+        f"{name} {engine.limit:.2f}{'' if engine.features else ' (brightness alone)'}" for name, engine in gate.engines.items()
+    )
+    return f"largest score {limits}, from {gate.frames} frames of {gate.groups} groups of val; frozen after {gate.frozen_frames} frames or {gate.frozen_s:g} s"

@@ -21,6 +21,7 @@ from edgekit.catalog.target import Target
 from edgekit.compiler import ladder, pack
 from edgekit.compiler.compress import Compressed, titles
 from edgekit.compiler.dialects.base import Dialect
+from edgekit.compiler.input_gate import GateProof
 from edgekit.compiler.maps import MapProof
 from edgekit.compiler.network import public_title
 from edgekit.compiler.prepare import Prepared, split_counts
@@ -65,6 +66,7 @@ class Candidate:
         exact: The network that is quantized: the trained model, or what was made from it.
         test: What the chosen artefact answered on `test`.
         maps: What was found out about its maps; None where there are none.
+        gate: Its input gate.
     """
 
     dialect: Dialect
@@ -74,6 +76,7 @@ class Candidate:
     exact: Side
     test: Measured
     maps: MapProof | None
+    gate: GateProof
 
     @property
     def target(self) -> Target:
@@ -198,6 +201,7 @@ class Proving:
             "test_agreement": self._agreement(),
             "flips": [self._flip(index) for index in found.flips.indices],
             "cam": self._cam(),
+            "input_gate": {"reason": candidate.gate.reason, "found": candidate.gate.document},
             "training": [*self.compressed.training, *candidate.chosen.artefact.training],
             "search": self.compressed.search,
             "temperature": found.temperature,

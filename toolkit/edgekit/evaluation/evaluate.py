@@ -38,6 +38,7 @@ class Evaluation:
         figures: Name (see `metrics.FIGURES`) to figure.
         confusion: Counts with the truth in rows and the answer in columns; multilabel: such a table (absent, present) a label.
         per_class: Label to its figures.
+        not_assessable: Frames that the bundle's input gate refuses; they are among the others in all figures. None where no gate has judged them.
     """
 
     n: int
@@ -46,6 +47,7 @@ class Evaluation:
     figures: Mapping[str, Figure]
     confusion: Sequence[Any]
     per_class: Mapping[str, ClassEvaluation]
+    not_assessable: int | None = None
 
     def value(self, name: str) -> float | None:
         """The value of one of `metrics.FIGURES`; None where it is undefined."""
@@ -63,6 +65,7 @@ class Evaluation:
             },
             "labels": list(self.labels),
             "groups": self.groups,
+            **({} if self.not_assessable is None else {"not_assessable": self.not_assessable}),
         }
 
 

@@ -25,6 +25,7 @@ from edgekit.report.comparison import classes_section, confusion_section, differ
 from edgekit.report.flips import flips_section
 from edgekit.report.gates import gates_section, verdict
 from edgekit.report.html import Content, Figure, Html, callout, columns, element, figures, key_values, page, section, table
+from edgekit.report.input_gate import input_gate_section
 from edgekit.report.making import engines_section, host_facts, ladder_section, stages_section, target_facts
 from edgekit.report.methods import Strip, methods_section
 from edgekit.report.operating import operating_section
@@ -95,6 +96,7 @@ def render(
         ladder_section(document),
         map_section(document, worst or {}),
         *methods_section(document, strips),
+        *input_gate_section(document),
         _latency(document),
         _data(document),
         _notes(document),

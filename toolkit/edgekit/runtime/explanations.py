@@ -68,7 +68,7 @@ def explain_frame(classifier: Classifier, frame: NDArray[np.uint8], *, seed: int
         frame: uint8 (rows, columns) or (rows, columns, 3).
         seed: Of the random order that the map is compared with.
     """
-    prediction = classifier.predict(frame)
+    prediction = classifier.predict(frame, gate=False)
     label = max(prediction.probabilities, key=lambda name: prediction.probabilities[name])
     cam = prediction.cam_for(label)
     if cam is None:
@@ -76,7 +76,7 @@ def explain_frame(classifier: Classifier, frame: NDArray[np.uint8], *, seed: int
     box, hidden = crop_box(frame.shape, classifier.manifest.input), blurred(frame)
 
     def score(changed: NDArray[np.uint8]) -> float:
-        return float(classifier.predict(changed).probabilities[label])
+        return float(classifier.predict(changed, explain=False, gate=False).probabilities[label])
 
     own, other = (perturb(frame, hidden, at_pixels(item, box, frame.shape[:2]), score) for item in (cam, shuffled(cam, seed=seed)))
     return Perturbed(own=own, random=other)

@@ -4,7 +4,8 @@ Rules this file keeps:
 
 1. A prediction owns everything it holds, the frame included: a camera may reuse its buffer, and an overlay is never drawn on another frame.
 2. The map is signed and in logit units; its scale is fixed for the bundle, so frames can be compared by eye.
-3. A map that does not add up to its logit is not shown: `cam` is None and `reason` says so.
+3. A frame that is not assessable has no answer: nothing here could be taken for one, and `reason` says why.
+4. A map that does not add up to its logit is not shown: `cam` is None and `reason` says so.
 """
 
 from __future__ import annotations
@@ -52,11 +53,12 @@ class Prediction:
     """What the classifier says about one frame.
 
     Attributes:
-        label: The most probable label; for multilabel the tuple of labels at or above their frozen threshold (may be empty).
-        probabilities: Label to probability in [0, 1].
-        logits: Label to logit; a binary model with one output z has -z and z.
+        label: The most probable label; for multilabel the tuple of labels at or above their frozen threshold (may be empty). None where the frame is not assessable.
+        probabilities: Label to probability in [0, 1]; empty where the frame is not assessable.
+        logits: Label to logit; a binary model with one output z has -z and z. Empty where the frame is not assessable.
         accepted: Whether the bundle passed its acceptance gate; an answer of a bundle that did not says so on every frame.
-        assessable: Whether the frame can be answered at all; always True in this version, which does not judge frames.
+        assessable: Whether the frame is one that the classifier was made for, as far as the bundle's input gate can tell; True where the bundle has none. Only where
+            the gate was told not to withhold (`predict(frame, gate=False)`) is there an answer beside False.
         reason: Why something is missing (no map, not assessable); empty otherwise.
         engine: Name of the engine that answered.
         engine_notes: Why the engines before it in the bundle did not; empty where it is the first.
@@ -64,7 +66,7 @@ class Prediction:
         latency_ms: Milliseconds from the frame in to the answer out, without overlay.
     """
 
-    label: str | tuple[str, ...]
+    label: str | tuple[str, ...] | None
     probabilities: dict[str, float]
     logits: dict[str, float]
     accepted: bool
@@ -180,7 +182,7 @@ class Prediction:
 
     def _explained(self, label: str | None) -> str:
         chosen = self.cam_label if label is None else label
-        if chosen is None:
+        if chosen is None or not self.probabilities:
             raise self._no_map()
         if chosen not in self.probabilities:
             raise DataError(f"{chosen!r} is not a label of this model", hint=nearest(chosen, self._manifest.output.labels))

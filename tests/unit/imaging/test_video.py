@@ -90,7 +90,8 @@ def test_a_frame_that_a_decoder_leaves_out_is_missed(tmp_path):
     """Without its first packet a stream has frames that nothing can be made of; FFmpeg says nothing and begins later."""
     import av
 
-    path = write_video(tmp_path / "whole.mkv", SMOOTH, codec="libx264", pix_fmt="yuv420p", g="5", bf="0")
+    moving = [np.add.outer(np.arange(96) + 3 * number, np.arange(128) * 2).astype(np.uint8) for number in range(20)]
+    path = write_video(tmp_path / "whole.mkv", moving, codec="libx264", pix_fmt="yuv420p", g="5", bf="0", sc_threshold="0")
     with av.open(str(path)) as whole, av.open(str(tmp_path / "cut.mkv"), "w", format="matroska") as cut:
         stream = cut.add_stream_from_template(whole.streams.video[0])
         for number, packet in enumerate(whole.demux(whole.streams.video[0])):

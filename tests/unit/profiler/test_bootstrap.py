@@ -88,3 +88,16 @@ def test_the_interval_holds_the_truth_where_neighbours_are_alike():
         naive += np.quantile(medians, 0.025) <= 1 <= np.quantile(medians, 0.975)
     assert inside >= 0.88 * 60
     assert naive < inside - 8
+
+
+def test_blocks_of_pairs_are_as_long_as_what_does_not_cancel_asks_for(monkeypatch):
+    """A machine that wanders slowly under both asks for long blocks of either, and for short ones of their ratio."""
+    generator = np.random.default_rng(0)
+    clock = np.exp(0.2 * autoregressive(generator, 1000, 0.98))
+    a, b = (clock * np.exp(0.02 * generator.normal(size=1000)) for _ in range(2))
+    lengths = []
+    original = bootstrap._block_length
+    monkeypatch.setattr(bootstrap, "_block_length", lambda series: lengths.append(original(series)) or lengths[-1])
+    paired_ratios(a, b, {"p50": 0.5}, resamples=2)
+    separate_ratios(a, b, {"p50": 0.5}, resamples=2)
+    assert 3 * lengths[0] < min(lengths[1:])

@@ -160,11 +160,12 @@ def test_it_listens_on_the_loopback_only(endpoint):
         serve(0, endpoint._server.health, "0.0.0.0")
 
 
-def test_a_request_that_is_too_long_is_hung_up_on(endpoint):
-    """Nothing of it is kept, and the next one is answered."""
+def test_a_request_that_is_too_long_is_hung_up_on(endpoint, capfd):
+    """Nothing of it is kept or printed, and the next one is answered."""
     with pytest.raises((ConnectionError, http.client.HTTPException)):
         ask(endpoint, headers={"X": "x" * module.MAX_REQUEST_BYTES})
     assert ask(endpoint)[0] == 200
+    assert capfd.readouterr() == ("", "")
 
 
 def drip(line, until):

@@ -100,8 +100,13 @@ def test_nearest_rank_needs_no_rounding_luck():
 
 
 def test_rates_are_of_whole_seconds(health, clock):
-    """A steady 30 frames a second is 30, from the second second on; a source that stopped falls to nothing."""
+    """A steady 30 frames a second is 30, from the second second on, also at the beginning of a second; a source that stopped falls to nothing."""
+    health.captured(7)
     assert health.snapshot().captured_per_s is None
+    clock.advance(1)
+    health.captured(9)
+    assert health.snapshot().captured_per_s == 7
+    clock.advance(1)
     for _ in range(20):
         health.captured(30)
         clock.advance(1)

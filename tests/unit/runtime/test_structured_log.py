@@ -103,7 +103,20 @@ def test_times_are_utc(path, log):
 SECRET = "DOE^JANE_1962-03-04_MRN0815"
 
 
-@pytest.mark.parametrize("text", [SECRET, f"/media/{SECRET}.png", "Jane Doe", "1962-03-04", "malignant 0.97", "x" * 64, '"}\n{"a":"'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        SECRET,
+        f"/media/{SECRET}.png",
+        "Jane Doe",
+        "1962-03-04",
+        "malignant 0.97",
+        "x" * 64,
+        f"{DIGEST} {SECRET}",
+        "0.1.0 Jane",
+        '"}\n{"a":"',
+    ],
+)
 def test_no_text_gets_in(path, log, text):
     """Wherever it is given, it is another kind; unknown events and facts are dropped, and a line stays a line."""
     log.started(bundle_digest=text, engine=text)

@@ -12,7 +12,7 @@ import device_bundles
 import device_onnx
 import numpy as np
 import pytest
-from device_bundles import SETTINGS, frame, logits_of, maps_of
+from device_bundles import SETTINGS, clip_of, frame, logits_of, maps_of
 
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.catalog import files
@@ -139,6 +139,44 @@ def test_the_same_frame_the_same_answer(name):
         raw = engine.infer(tensor(1))
         np.testing.assert_array_equal(raw.logits, expected.logits)
         np.testing.assert_array_equal(raw.cam, expected.cam)
+
+
+def recurrent(name):
+    """The hand-made graph that carries a state."""
+    opened(name)
+    return open_engine(spec_of(name), members_of(name, recurrent=True))
+
+
+@everyone
+def test_a_state_goes_in_and_comes_out(name):
+    """A recurrent graph answers by the state it is given and gives the next one; nothing of it stays in the engine."""
+    engine = recurrent(name)
+    assert engine.state_shape == (1, 2)
+    expected, states = clip_of([frame(seed) for seed in range(3)], 2)
+    for _ in range(2):
+        state = engine.initial_state()
+        for seed in range(3):
+            raw = engine.infer(tensor(seed), state)
+            state = raw.next_state
+            assert (state.dtype, state.shape) == (np.float32, (1, 2))
+            np.testing.assert_allclose(raw.logits, expected[seed], atol=1e-4)
+            np.testing.assert_allclose(state[0], states[seed], atol=1e-4)
+    kept = state.copy()
+    engine.infer(tensor(1), engine.initial_state())
+    np.testing.assert_array_equal(state, kept)
+
+
+@everyone
+def test_another_state_is_refused(name):
+    """A recurrent graph runs with a state of its shape alone, and a plain one with none."""
+    engine = recurrent(name)
+    for wrong in (None, np.zeros((1, 3), np.float32), np.zeros((1, 2))):
+        with pytest.raises(DataError, match="takes a state of the shape"):
+            engine.infer(tensor(), wrong)
+    plain = opened(name)
+    assert plain.initial_state() is None
+    with pytest.raises(DataError, match="takes a state of the shape None"):
+        plain.infer(tensor(), np.zeros((1, 2), np.float32))
 
 
 @everyone

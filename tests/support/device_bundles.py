@@ -1,7 +1,7 @@
 """A tiny bundle that really runs, made of OpenVINO operations whose answers can be worked out with a pencil, and the same with one named fault.
 
 The graph averages a 16 × 16 grey frame over 4 × 4 cells, in 0..1, and makes one map a logit from it: map k = gain k · cell + offset k. A logit is the
-mean of its map + bias k. No compiler is needed, so these bundles are for tests of the device side; `bundle_builders` has those for the container.
+mean of its map + bias k. A recurrent one has no map: its state is added to the logits, and half of them is the next state. No compiler is needed, so these bundles are for tests of the device side; `bundle_builders` has those for the container.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle.arrays import dump_array
-from edgekit.bundle.manifest import CamSpec, Decision, EngineSpec, Gate, GoldenSpec, Manifest, TargetSummary
+from edgekit.bundle.manifest import CamSpec, Decision, EngineSpec, Gate, GoldenSpec, Manifest, StateSpec, TargetSummary
 from edgekit.bundle.writer import write_bundle
 from edgekit.runtime.engines.openvino import load_library
 from edgekit.schema.model_io import InputSpec, OutputSpec
@@ -50,8 +50,20 @@ def logits_of(pixels: NDArray[np.uint8], outputs: int) -> NDArray[np.float64]:
     return maps_of(pixels, outputs).mean(axis=(1, 2)) + np.array(BIASES[:outputs])
 
 
+def clip_of(frames: Sequence[NDArray[np.uint8]], outputs: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What a recurrent graph's logits and next states must be on the frames of a clip, float64 (frames, outputs) each, by numpy."""
+    state, answers, states = np.zeros(outputs), [], []
+    for pixels in frames:
+        answers.append(logits_of(pixels, outputs) + state)
+        state = answers[-1] / 2
+        states.append(state)
+    return np.stack(answers), np.stack(states)
+
+
 @functools.cache
-def graph(*, outputs: int, cam: bool = True, bias: float = 0.0, poison: float = 0.0, cells: int = CELLS) -> dict[str, bytes]:
+def graph(
+    *, outputs: int, cam: bool = True, bias: float = 0.0, poison: float = 0.0, cells: int = CELLS, recurrent: bool = False
+) -> dict[str, bytes]:
     """The IR, `xml` and `bin`.
 
     Args:
@@ -60,6 +72,7 @@ def graph(*, outputs: int, cam: bool = True, bias: float = 0.0, poison: float = 
         bias: Added to every bias.
         poison: Added to the first logit alone: NaN or infinite.
         cells: Cells a side of the map.
+        recurrent: Whether it carries a state, and then no map.
     """
     openvino = load_library()
     ops = openvino.opset13
@@ -76,7 +89,16 @@ def graph(*, outputs: int, cam: bool = True, bias: float = 0.0, poison: float = 
     logits = ops.add(ops.reduce_mean(maps, np.array([2, 3], dtype=np.int64)), ops.constant(biases))
     for value, name in ((taken, "frame"), (logits, "logits"), (maps, "cam")):
         value.output(0).get_tensor().set_names({name})
-    model = openvino.Model([logits, maps] if cam else [logits], [taken], "by-hand")
+    inputs, results = [taken], [logits, maps] if cam else [logits]
+    if recurrent:
+        state = ops.parameter([1, outputs], openvino.Type.f32, name="state")
+        answer = ops.add(logits, state)
+        following = ops.multiply(answer, ops.constant(np.float32(0.5)))
+        logits.output(0).get_tensor().set_names(set())
+        for value, name in ((state, "state"), (answer, "logits"), (following, "next_state")):
+            value.output(0).get_tensor().set_names({name})
+        inputs, results = [taken, state], [answer, following]
+    model = openvino.Model(results, inputs, "by-hand")
     with tempfile.TemporaryDirectory() as folder:
         openvino.save_model(model, Path(folder) / "model.xml", compress_to_fp16=False)
         return {role: (Path(folder) / f"model.{role}").read_bytes() for role in ("xml", "bin")}
@@ -101,6 +123,9 @@ _FAULTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "other-input-size": ({}, {}, {"input": InputSpec(color="grey", channels=1, resize=(8, 8), mean=(0.0,), std=(1.0,))}),
     "other-input-colour": ({}, {}, {"input": InputSpec(color="rgb", channels=3, resize=(SIDE, SIDE), mean=(0.0,) * 3, std=(1.0,) * 3)}),
 }
+STATE_FAULTS = ("golden-states-of-another-machine", "state-of-another-shape")
+"""Those that only a recurrent bundle can have."""
+
 FAULTS = (*_FAULTS, "model-not-xml", "golden-of-another-machine", "golden-not-finite", "golden-frames-of-another-size")
 """Name of every fault that `write_device_bundle` can make; all of them are consistent bundles that open in the reader."""
 
@@ -111,6 +136,7 @@ def write_device_bundle(
     output: OutputSpec = TWO,
     outputs: int | None = None,
     cam: bool = True,
+    recurrent: bool = False,
     scale: float = 2.0,
     accepted: bool = True,
     fault: str = "",
@@ -124,6 +150,7 @@ def write_device_bundle(
         output: Meaning of the logits.
         outputs: Number of logits; None for one a label.
         cam: Whether it has maps.
+        recurrent: Whether it carries a state; it then has no maps.
         scale: Logit units in full colour.
         accepted: Whether it says that it passed its gate.
         fault: One of `FAULTS`; empty for none.
@@ -132,7 +159,8 @@ def write_device_bundle(
     """
     count = len(output.labels) if outputs is None else outputs
     graph_changes, engine_changes, manifest_changes = _FAULTS.get(fault, ({}, {}, {}))
-    files = graph(**{"outputs": count, "cam": cam, **graph_changes})
+    cam = cam and not recurrent
+    files = graph(**{"outputs": count, "cam": cam, "recurrent": recurrent, **graph_changes})
     engine = EngineSpec(
         **{
             "name": "openvino",
@@ -146,6 +174,18 @@ def write_device_bundle(
     )
     golden = np.stack([frame(seed)[..., None] for seed in range(3)])
     expected = np.stack([logits_of(tensor[..., 0], count) for tensor in golden]).astype(np.float32)
+    state, golden_states = None, {}
+    if recurrent:
+        found, states = clip_of(list(golden[..., 0]), count)
+        expected = found.astype(np.float32)
+        if fault == "golden-states-of-another-machine":
+            states[1] += 0.5
+        golden_states = {"golden/states.npy": dump_array(states[:, None].astype(np.float32))}
+        state = StateSpec(
+            shape=(1, 3 if fault == "state-of-another-shape" else count),
+            golden={engine.name: "golden/states.npy"},
+            tolerance={engine.name: 1e-3},
+        )
     if fault == "golden-of-another-machine":
         expected[1] += 0.5
     if fault == "golden-not-finite":
@@ -155,6 +195,7 @@ def write_device_bundle(
         "model/openvino.bin": files["bin"],
         "golden/frames.npy": dump_array(golden[:, :8, :8] if fault == "golden-frames-of-another-size" else golden),
         "golden/logits.npy": dump_array(expected),
+        **golden_states,
         **(more or {}),
     }
     manifest = Manifest(
@@ -178,6 +219,7 @@ def write_device_bundle(
         sources={},
         made_with={"edgekit": "0"},
         members={},
+        state=state,
     )
     kept = {name: content for name, content in members.items() if content is not None}
     write_bundle(path, dataclasses.replace(manifest, **manifest_changes, **changes), kept)

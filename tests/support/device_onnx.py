@@ -63,7 +63,9 @@ def model(nodes: list[bytes], tensors: list[bytes], taken: list[bytes], given: l
 
 
 @functools.cache
-def graph(*, outputs: int, cam: bool = True, bias: float = 0.0, poison: float = 0.0, cells: int = CELLS) -> dict[str, bytes]:
+def graph(
+    *, outputs: int, cam: bool = True, bias: float = 0.0, poison: float = 0.0, cells: int = CELLS, recurrent: bool = False
+) -> dict[str, bytes]:
     """The file by its role; what the arguments mean is said at `device_bundles.graph`."""
     side = SIDE // cells
     shape = (1, outputs, 1, 1)
@@ -81,7 +83,13 @@ def graph(*, outputs: int, cam: bool = True, bias: float = 0.0, poison: float = 
         node("Mul", ["pooled", "gains"], "scaled"),
         node("Add", ["scaled", "offsets"], "cam"),
         node("ReduceMean", ["cam"], "mean", axes=[2, 3], keepdims=0),
-        node("Add", ["mean", "biases"], "logits"),
+        node("Add", ["mean", "biases"], "answer" if recurrent else "logits"),
     ]
+    taken = [port("frame", "uint8", (1, SIDE, SIDE, 1))]
+    if recurrent:
+        tensors.append(tensor("half", np.array([0.5], dtype=np.float32)))
+        nodes += [node("Add", ["answer", "state"], "logits"), node("Mul", ["logits", "half"], "next_state")]
+        state = [port(name, "float32", (1, outputs)) for name in ("state", "logits", "next_state")]
+        return {"onnx": model(nodes, tensors, [*taken, state[0]], state[1:])}
     given = [port("logits", "float32", (1, outputs)), port("cam", "float32", (1, outputs, cells, cells))]
-    return {"onnx": model(nodes, tensors, [port("frame", "uint8", (1, SIDE, SIDE, 1))], given if cam else given[:1])}
+    return {"onnx": model(nodes, tensors, taken, given if cam else given[:1])}

@@ -11,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 import trt_device
-from device_bundles import logits_of, maps_of
+from device_bundles import clip_of, logits_of, maps_of
 from fake_cuda import DISCRETE, ORIN
 from trt_device import Progress, install, members_of, numpy_engine, spec_of, tensor
 from trt_fake import FakeEngine, FakeTensor, versions
@@ -53,6 +53,33 @@ def test_the_answers_are_right_on_every_version(monkeypatch, tmp_path, version, 
         np.testing.assert_allclose(raw.cam, maps_of(tensor(seed)[0, ..., 0], 2), atol=1e-5)
     assert engine.describe()["cuda_graph"] == "captured"
     assert (engine.input_shape, engine.map_shape) == ((1, 16, 16, 1), (2, 4, 4))
+
+
+@pytest.mark.parametrize("facts", [ORIN, DISCRETE], ids=["mapped", "copied"])
+@pytest.mark.parametrize("version", versions())
+def test_a_state_goes_in_and_comes_out(monkeypatch, tmp_path, version, facts):
+    """A recurrent engine is given the state and gives the next one, whatever the order of its tensors, with a CUDA graph as without."""
+
+    def compute(taken):
+        logits = logits_of(taken["frame"][0, ..., 0], 2)[None] + taken["state"]
+        return {"logits": logits, "next_state": logits / 2}
+
+    frame, state, following, logits = (
+        FakeTensor(name=name, dtype="UINT8" if name == "frame" else "FLOAT", shape=(1, 16, 16, 1) if name == "frame" else (1, 2))
+        for name in ("frame", "state", "next_state", "logits")
+    )
+    fake = FakeEngine(inputs=(state, frame), outputs=(following, logits), compute=compute)
+    install(monkeypatch, tmp_path / "cache", version, engine=fake, facts=facts)
+    engine = built_and_opened()
+    assert (engine.state_shape, engine.map_shape) == ((1, 2), None)
+    expected, states = clip_of([tensor(seed)[0, ..., 0] for seed in range(3)], 2)
+    held = engine.initial_state()
+    for seed in range(3):
+        raw = engine.infer(tensor(seed), held)
+        held = raw.next_state
+        np.testing.assert_allclose(raw.logits, expected[seed], atol=1e-5)
+        np.testing.assert_allclose(held[0], states[seed], atol=1e-5)
+    assert engine.describe()["cuda_graph"] == "captured"
 
 
 def test_opening_never_builds(device):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import supervised_runtime as runtime
 from bundle_builders import write_tiny_bundle
-from device_bundles import MANY, THREE, TWO, frame, write_device_bundle
+from device_bundles import MANY, THREE, TWO, clip_of, frame, write_device_bundle
 
 import edgekit
 from edgekit.errors import BundleError, DataError, EdgekitError, TargetError
@@ -268,6 +268,25 @@ def test_a_clip_begins_anew_in_a_fresh_process(supervise):
         assert found.engine_notes[-1].endswith("what the clip had built up is gone")
         assert clip.predict(asking(runtime.FINE)).logits["malignant"] == 2
     assert "gone" not in supervised.clip().predict(asking(runtime.FINE)).engine_notes[-1]
+
+
+def test_the_state_of_a_recurrent_bundle(tmp_path):
+    """On OpenVINO: a clip carries it from frame to frame, and after a killed process answers as a new one does; a frame alone is refused."""
+    frames = [frame(seed) for seed in range(3)]
+    expected, _ = clip_of(frames, 2)
+
+    def answers(clip):
+        return np.array([list(clip.predict(pixels).logits.values()) for pixels in frames])
+
+    with Supervised(write_device_bundle(tmp_path / "x.edgekit", recurrent=True), options=OPTIONS) as supervised:
+        clip = supervised.clip()
+        np.testing.assert_allclose(answers(clip), expected, atol=1e-4)
+        assert np.abs(answers(clip)[0] - expected[0]).min() > 0.05
+        os.kill(supervised._active.pid, signal.SIGKILL)
+        supervised._active._process.wait()
+        np.testing.assert_allclose(answers(clip), expected, atol=1e-4)
+        with pytest.raises(TargetError, match="depends on the frames before it"):
+            supervised.predict(frames[0])
 
 
 @pytest.mark.parametrize(("clip", "more"), [(None, ""), (3, "; what the clip had built up is gone")])

@@ -131,6 +131,18 @@ def test_a_clip_that_breaks_has_no_answer(tmp_path, bundle, capfd):
     assert last["clip"]["reason"] == "a part of the clip could not be answered"
 
 
+def test_a_damaged_picture_leaves_the_others_answered_and_their_clip_without_an_answer(bundle, folder, capfd):
+    """A picture that breaks inside is found when it is read; those after it are answered all the same."""
+    whole = (folder / "03.png").read_bytes()
+    (folder / "03.png").write_bytes(whole[:-20])
+    ran = edgekit(capfd, "run", bundle, folder, "--json", "--aggregate", "mean")
+    assert ran.code == 1
+    *lines, last = ran.lines
+    assert [("error" in line, Path(line["input"]).stem) for line in lines] == [(number == 3, f"{number:02d}") for number in range(12)]
+    assert last["clip"]["label"] is None
+    assert last["clip"]["left_out"]["failed"] == 1
+
+
 def test_smoothing_stands_beside_the_answer(bundle, cine, capfd):
     """The raw answer is untouched, the smoothed one has a key of its own; over seconds by the cine's own times."""
     plain = edgekit(capfd, "run", bundle, cine, "--json").lines

@@ -6,12 +6,10 @@ stand between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-
-from edgekit.evaluation.dataset import Sample
 
 
 class HeldStates:
@@ -31,9 +29,3 @@ class HeldStates:
     def after(self, index: int, state: NDArray[np.float32]) -> None:
         """Keeps what a frame gave, for the next one of its clip."""
         self._held[self._clips[index]] = state
-
-
-def whole_clips(samples: Iterable[Sample], chosen: Sequence[Sample]) -> tuple[Sample, ...]:
-    """All frames of the clips that some frames are of, in the order of `samples`."""
-    wanted = {(sample.split, sample.group) for sample in chosen}
-    return tuple(sample for sample in samples if (sample.split, sample.group) in wanted)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +14,12 @@ from edgekit.catalog.compress import NetworkSpec
 from edgekit.catalog.recipe import Recipe
 from edgekit.compiler import ladder
 from edgekit.compiler.checks import check_above_chance, check_expected, check_meaning, check_trainable
-from edgekit.compiler.clips import whole_clips
 from edgekit.compiler.network import further_model
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.stages.baseline import BaselineStage
 from edgekit.compiler.stages.explain import ExplainedGraph, ExplainStage
 from edgekit.compiler.stages.frames import FramesStage, PreparedSplit, calibration_indices
 from edgekit.compiler.stages.load import FloatGraph, LazySource, LoadStage
-from edgekit.compiler.stages.states import StatesStage
 from edgekit.compiler.workspace import Workspace, digest
 from edgekit.errors import DataError
 from edgekit.evaluation import decision
@@ -81,8 +77,6 @@ def prepare(recipe: Recipe, workspace: Workspace, progress: Progress) -> Prepare
     _check_calibration(data, calibration, calibration_recipe, output)
     source = LazySource(recipe.model, recipe.input)
     graph = workspace.run(LoadStage(source=source))
-    if recipe.model.state is not None:
-        calibration = _with_states(recipe, data, calibration, source, graph, workspace)
     splits = {
         name: workspace.run(FramesStage(samples=data.split(name), input=recipe.input, output=output), label=name) for name in PROVING_SPLITS
     }
@@ -113,19 +107,6 @@ def prepare(recipe: Recipe, workspace: Workspace, progress: Progress) -> Prepare
         source=source,
         notes=tuple(notes),
     )
-
-
-def _with_states(  # noqa: PLR0913, PLR0917 - a step of `prepare`, with what it has by then
-    recipe: Recipe, data: DataManifest, calibration: PreparedSplit, source: LazySource, graph: FloatGraph, workspace: Workspace
-) -> PreparedSplit:
-    """The calibration frames of a recurrent model with the states that belong to them."""
-    clips = whole_clips(data.samples, calibration.samples)
-    frames = workspace.run(FramesStage(samples=clips, input=recipe.input, output=recipe.model.output), label="clips of the calibration")
-    places = {sample.line: index for index, sample in enumerate(clips)}
-    chosen = tuple(places[sample.line] for sample in calibration.samples)
-    states = workspace.run(StatesStage(source=source, graph=graph, clips=frames, chosen=chosen))
-    found = hashlib.sha256(states.tobytes()).hexdigest()
-    return dataclasses.replace(calibration, states=states, sha256=digest({"frames": calibration.sha256, "states": found}))
 
 
 def _check_calibration(data: DataManifest, split: PreparedSplit, calibration: Calibration, output: OutputSpec) -> None:

@@ -41,7 +41,6 @@ class OpenVinoDialect(Dialect):
             calibration_sha256=calibration.sha256,
             float_layers=tuple(float_layers),
             half_weights=self.target.int8_saturates,
-            states=calibration.states,
         )
 
     def why_not(self, rung: Rung, graph: ExplainedGraph | None = None) -> str:

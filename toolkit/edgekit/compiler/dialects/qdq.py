@@ -71,7 +71,6 @@ class _QdqDialect(Dialect):
             rung=rung,
             calibration=calibration.tensors,
             calibration_sha256=calibration.sha256,
-            states=calibration.states,
             float_layers=tuple(float_layers),
             trained=trained,
         )
@@ -198,5 +197,4 @@ class TensorRtHalfDialect(_TensorRtDialect):
             rung=rung,
             calibration=calibration.tensors,
             calibration_sha256=calibration.sha256,
-            states=calibration.states,
         )

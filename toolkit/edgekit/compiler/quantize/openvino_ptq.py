@@ -35,15 +35,7 @@ XML = "openvino.xml"
 BIN = "openvino.bin"
 
 
-def build_ir(  # noqa: PLR0913 - one more where the network is recurrent
-    graph: Path,
-    settings: RungSettings,
-    calibration: NDArray[np.uint8],
-    folder: Path,
-    progress: Progress,
-    *,
-    states: NDArray[np.float32] | None = None,
-) -> None:
+def build_ir(graph: Path, settings: RungSettings, calibration: NDArray[np.uint8], folder: Path, progress: Progress) -> None:
     """Quantizes the explained float graph and writes `openvino.xml` and `openvino.bin`.
 
     Args:
@@ -52,7 +44,6 @@ def build_ir(  # noqa: PLR0913 - one more where the network is recurrent
         calibration: uint8 (frames, height, width, channels).
         folder: Where to write.
         progress: Told of every calibration frame that is read.
-        states: What a recurrent graph is given with each of them, float32 (frames, *shape of the state).
 
     Raises:
         MissingEngineError: OpenVINO or NNCF is not installed.
@@ -61,7 +52,7 @@ def build_ir(  # noqa: PLR0913 - one more where the network is recurrent
     openvino = load_library()
     with _refusals_explained():
         model = _read(graph)
-        quantized = _quantize(model, _edge(graph), settings, _Counted(calibration, states, progress)) if settings.quantize else model
+        quantized = _quantize(model, _edge(graph), settings, calibration, progress) if settings.quantize else model
     forget_history(quantized)
     openvino.serialize(quantized, str(folder / XML), str(folder / BIN))
 
@@ -114,7 +105,7 @@ def _attention(model: Any) -> bool:
     return "Softmax" in types and types.count("MVN") + types.count("LayerNormalization") > 1
 
 
-def _quantize(model: Any, edge: frozenset[str], settings: RungSettings, calibration: _Counted) -> Any:
+def _quantize(model: Any, edge: frozenset[str], settings: RungSettings, calibration: NDArray[np.uint8], progress: Progress) -> Any:
     nncf = _load_nncf()
     ignored = [*_float_head(model, edge), *settings.float_layers]
     missing = set(ignored) - {operation.get_friendly_name() for operation in model.get_ordered_ops()}
@@ -125,7 +116,7 @@ def _quantize(model: Any, edge: frozenset[str], settings: RungSettings, calibrat
     with contextlib.redirect_stdout(io.StringIO()), _refusals_explained(refusals):
         return nncf.quantize(
             model,
-            nncf.Dataset(calibration),
+            nncf.Dataset(_Counted(calibration, _states(model), progress)),
             subset_size=len(calibration),
             preset=nncf.QuantizationPreset.MIXED if settings.asymmetric else None,
             fast_bias_correction=not settings.full_bias_correction,
@@ -133,6 +124,12 @@ def _quantize(model: Any, edge: frozenset[str], settings: RungSettings, calibrat
             ignored_scope=nncf.IgnoredScope(names=ignored) if ignored else None,
             advanced_parameters=_advanced(settings),
         )
+
+
+def _states(model: Any) -> dict[str, NDArray[np.float32]]:
+    """What a recurrent graph takes beside the frame: any state will do, because nothing that depends on it is quantized (`explain.recurrent`)."""
+    state = next((port for port in model.inputs if STATE in port.get_names()), None)
+    return {} if state is None else {STATE: np.zeros(tuple(state.get_shape()), dtype=np.float32)}
 
 
 def _edge(graph: Path) -> frozenset[str]:
@@ -190,19 +187,16 @@ def _advanced(settings: RungSettings) -> Any:
 
 
 class _Counted:
-    """What goes into the graph for each calibration frame, by name, as NNCF takes it; it walks over them more than once."""
+    """The calibration frames one at a time and what goes into the graph beside them, by name, as NNCF takes it; it walks over them more than once."""
 
-    def __init__(self, frames: NDArray[np.uint8], states: NDArray[np.float32] | None, progress: Progress) -> None:
+    def __init__(self, frames: NDArray[np.uint8], beside: dict[str, NDArray[np.float32]], progress: Progress) -> None:
         self._frames = frames
-        self._states = states
+        self._beside = beside
         self._progress = progress
 
     def __iter__(self) -> Iterator[dict[str, NDArray[Any]]]:
         for index in range(len(self._frames)):
-            given: dict[str, NDArray[Any]] = {FRAME: np.ascontiguousarray(self._frames[index : index + 1])}
-            if self._states is not None:
-                given[STATE] = np.ascontiguousarray(self._states[index])
-            yield given
+            yield {FRAME: np.ascontiguousarray(self._frames[index : index + 1]), **self._beside}
             self._progress.step(index + 1, len(self._frames))
 
     def __len__(self) -> int:

@@ -29,10 +29,9 @@ class PreparedSplit:
         tensors: uint8 (frames, height, width, channels), on disk.
         truth: bool (frames, labels).
         samples: The rows of the manifest, in the same order.
-        sha256: Of the tensors, and of the states.
+        sha256: Of the tensors.
         figures: Rows, columns and chroma of each frame before it was preprocessed (`imaging.quality.frame_figures`), float32 (frames, 3); None where the tensors
             are all that is known.
-        states: What a recurrent model is given with each frame, float32 (frames, *shape of the state); None where that is not known, or it takes none.
     """
 
     tensors: NDArray[np.uint8]
@@ -40,7 +39,6 @@ class PreparedSplit:
     samples: tuple[Sample, ...]
     sha256: str
     figures: NDArray[np.float32] | None = None
-    states: NDArray[np.float32] | None = None
 
     @property
     def groups(self) -> list[str]:

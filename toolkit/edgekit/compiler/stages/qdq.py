@@ -71,7 +71,6 @@ class QdqStage(Stage[Artefact]):
         calibration_sha256: Of the calibration frames.
         float_layers: Names of layers that stay in float.
         trained: Whether the graph brings its roundings.
-        states: What a recurrent network is given with each calibration frame, float32 (frames, *shape of the state).
     """
 
     name: ClassVar[str] = "qdq"
@@ -83,7 +82,6 @@ class QdqStage(Stage[Artefact]):
     calibration_sha256: str
     float_layers: tuple[str, ...] = ()
     trained: bool = False
-    states: NDArray[np.float32] | None = None
 
     def requires(self) -> Mapping[str, object]:
         return {
@@ -112,13 +110,12 @@ class QdqStage(Stage[Artefact]):
         from edgekit.compiler.quantize.qdq.opened import open_graph
 
         writing = self.dialect.writing if self.precision != "f32" else Writing()
-        if self.trained:
-            model = build.rewrite_trained(self.graph.path, self.rounding(), writing, self.calibration, progress)
-        elif self.precision == "int8":
-            model = build.quantize(self.graph.path, self.rounding(), writing, self.calibration, progress, states=self.states)
+        if self.precision == "int8":
+            make = build.rewrite_trained if self.trained else build.quantize
+            model = make(self.graph.path, self.rounding(), writing, self.calibration, progress)
         else:
             model = open_graph(self.graph.path, typed=writing.typed)
-        wide = build.write(model, writing, folder / FILE, self.calibration, progress, states=self.states)
+        wide = build.write(model, writing, folder / FILE, self.calibration, progress)
         checked = self.precision != "f32" and self.dialect.target is not None
         findings = check_conformance(folder / FILE, self.dialect.target) if checked and self.dialect.target is not None else []
         (folder / FACTS).write_text(json.dumps({"float32_operators": wide, "findings": findings}, indent=1))

@@ -68,7 +68,6 @@ class QuantizeStage(Stage[Artefact]):
         calibration_sha256: Of the calibration frames.
         float_layers: Names of operations that stay in float32.
         half_weights: Weights use half of their range.
-        states: What a recurrent network is given with each calibration frame, float32 (frames, *shape of the state).
     """
 
     name: ClassVar[str] = "quantize"
@@ -78,7 +77,6 @@ class QuantizeStage(Stage[Artefact]):
     calibration_sha256: str
     float_layers: tuple[str, ...] = ()
     half_weights: bool = False
-    states: NDArray[np.float32] | None = None
 
     @property
     def settings(self) -> RungSettings:
@@ -97,7 +95,7 @@ class QuantizeStage(Stage[Artefact]):
         }
 
     def apply(self, folder: Path, progress: Progress) -> None:
-        openvino_ptq.build_ir(self.graph.path, self.settings, self.calibration, folder, progress, states=self.states)
+        openvino_ptq.build_ir(self.graph.path, self.settings, self.calibration, folder, progress)
 
     def ensures(self, folder: Path) -> Artefact:
         files = {role: folder / name for role, name in FILES.items()}

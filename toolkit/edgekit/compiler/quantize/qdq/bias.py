@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgekit.compiler import graph as g
 from edgekit.compiler.progress import Progress
-from edgekit.compiler.quantize.qdq.run import feed, open_session
+from edgekit.compiler.quantize.qdq.run import open_session, zeros
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -27,15 +27,7 @@ FRAMES = 32
 Values = list[NDArray[Any]]
 
 
-def correct_biases(  # noqa: PLR0913 - one more where the network is recurrent
-    exact: ir.Model,
-    rounded: ir.Model,
-    layers: tuple[str, ...],
-    frames: NDArray[np.uint8],
-    progress: Progress,
-    *,
-    states: NDArray[np.float32] | None = None,
-) -> None:
+def correct_biases(exact: ir.Model, rounded: ir.Model, layers: tuple[str, ...], frames: NDArray[np.uint8], progress: Progress) -> None:
     """Makes the mean of every channel that a layer gives what it is without rounding, in the rounded graph.
 
     Args:
@@ -44,10 +36,8 @@ def correct_biases(  # noqa: PLR0913 - one more where the network is recurrent
         layers: Names of the layers.
         frames: uint8 (frames, height, width, channels).
         progress: Told of every layer.
-        states: What a recurrent graph is given with each frame, float32 (frames, *shape of the state).
     """
-    fed = [feed(frames, index, states) for index in range(len(frames))]
-    walks = _Walk(exact, fed), _Walk(rounded, fed)
+    walks = _Walk(exact, frames), _Walk(rounded, frames)
     nodes = {node.name: node for node in rounded.graph}
     places = {_bias_place(nodes[name]): nodes[name] for name in layers if name in nodes}
     done = 0
@@ -96,9 +86,12 @@ def add_to_bias(model: ir.Model, node: ir.Node, shift: NDArray[np.float32]) -> N
 class _Walk:
     """Runs a graph node by node on all frames, and forgets what nobody reads any more."""
 
-    def __init__(self, model: ir.Model, fed: list[dict[str, NDArray[Any]]]) -> None:
-        self._frames = len(fed)
-        self._values: dict[ir.Value, Values] = {taken: [given[str(taken.name)] for given in fed] for taken in model.graph.inputs}
+    def __init__(self, model: ir.Model, frames: NDArray[np.uint8]) -> None:
+        self._frames = [np.ascontiguousarray(frame[None]) for frame in frames]
+        self._values: dict[ir.Value, Values] = {
+            model.graph.inputs[0]: list(self._frames),
+            **{state: [zeros(state)] for state in model.graph.inputs[1:]},
+        }
         self._left = {value: len(list(value.uses())) for node in model.graph for value in node.outputs}
         self._nodes = iter(list(model.graph))
 
@@ -119,7 +112,7 @@ class _Walk:
         varying = list(dict.fromkeys(value for value in reads if value in self._values))
         session = open_session(_alone(node, varying, self._values), optimize=False)
         names = [value.name for value in node.outputs]
-        frames = range(self._frames if varying and any(len(self._values[value]) > 1 for value in varying) else 1)
+        frames = range(len(self._frames) if varying and any(len(self._values[value]) > 1 for value in varying) else 1)
         results = [session.run(names, {str(value.name): self._of_frame(value, frame) for value in varying}) for frame in frames]
         for index, value in enumerate(node.outputs):
             self._values[value] = [result[index] for result in results]
@@ -129,7 +122,7 @@ class _Walk:
                 if not self._left[value]:
                     del self._values[value]
         first = [result[0] for result in results]
-        return first if len(first) == self._frames else first * self._frames
+        return first if len(first) == len(self._frames) else first * len(self._frames)
 
     def _of_frame(self, value: ir.Value, frame: int) -> NDArray[Any]:
         held = self._values[value]

@@ -61,15 +61,7 @@ class Rounding:
     correct_biases: bool = True
 
 
-def quantize(  # noqa: PLR0913 - one more where the network is recurrent
-    path: Path,
-    rounding: Rounding,
-    writing: Writing,
-    calibration: NDArray[np.uint8],
-    progress: Progress,
-    *,
-    states: NDArray[np.float32] | None = None,
-) -> ir.Model:
+def quantize(path: Path, rounding: Rounding, writing: Writing, calibration: NDArray[np.uint8], progress: Progress) -> ir.Model:
     """Quantizes the explained graph from calibration frames.
 
     Args:
@@ -78,7 +70,6 @@ def quantize(  # noqa: PLR0913 - one more where the network is recurrent
         writing: Whether scales are to be float16.
         calibration: uint8 (frames, height, width, channels).
         progress: Told of every calibration frame.
-        states: What a recurrent graph is given with each of them, float32 (frames, *shape of the state).
 
     Returns:
         float32 with QuantizeLinear/DequantizeLinear pairs and int8 weights.
@@ -88,15 +79,14 @@ def quantize(  # noqa: PLR0913 - one more where the network is recurrent
     """
     exact, model = (open_graph(path, typed=writing.typed) for _ in range(2))
     placement = place(model, rounding.rules, rounding.float_layers)
-    seen = ranges.observe(model, list(placement.readers), calibration, progress, states=states)
+    seen = ranges.observe(model, list(placement.readers), calibration, progress)
     unsigned = rounding.rules.unsigned
     scales = ranges.scales_of(placement.groups, seen, rounding.method, unsigned=unsigned, half=writing.typed)
     insert(model, placement, scales, weight_limit=rounding.weight_limit, half=writing.typed)
     g.tidy(model)
     if rounding.correct_biases:
         layers = tuple(layer.name for layer in placement.layers)
-        few = None if states is None else states[: bias.FRAMES]
-        bias.correct_biases(exact, model, layers, calibration[: bias.FRAMES], progress, states=few)
+        bias.correct_biases(exact, model, layers, calibration[: bias.FRAMES], progress)
         g.tidy(model)
     if rounding.rules.integer_bias:
         integers.store_biases(model)
@@ -155,15 +145,7 @@ def _scales(  # noqa: PLR0913, PLR0917 - one step of `rewrite_trained`, with all
     return found
 
 
-def write(  # noqa: PLR0913 - one more where the network is recurrent
-    model: ir.Model,
-    writing: Writing,
-    path: Path,
-    frames: NDArray[np.uint8],
-    progress: Progress,
-    *,
-    states: NDArray[np.float32] | None = None,
-) -> int:
+def write(model: ir.Model, writing: Writing, path: Path, frames: NDArray[np.uint8], progress: Progress) -> int:
     """Gives a graph its types and its opset, checks it and writes it.
 
     Args:
@@ -172,7 +154,6 @@ def write(  # noqa: PLR0913 - one more where the network is recurrent
         path: The file.
         frames: Calibration frames, uint8 (frames, height, width, channels); where the graph is typed, they show what float16 can hold.
         progress: Told of every frame.
-        states: As in `quantize`.
 
     Returns:
         Nodes that stay in float32 because their values are too large for float16.
@@ -185,7 +166,7 @@ def write(  # noqa: PLR0913 - one more where the network is recurrent
 
     if writing.opset is not None:
         lower.lower(model, writing.opset, without=writing.without)
-    wide = half.to_half(model, half.largest_values(model, frames[: half.FRAMES], progress, states=states)) if writing.typed else 0
+    wide = half.to_half(model, half.largest_values(model, frames[: half.FRAMES], progress)) if writing.typed else 0
     model.ir_version = _IR_VERSIONS[model.opset_imports[""]]
     proto = ir.to_proto(model)
     try:

@@ -90,13 +90,8 @@ def to_half(model: ir.Model, largest: Mapping[str, float]) -> int:
     return len(wide)
 
 
-def largest_values(
-    model: ir.Model, frames: NDArray[np.uint8], progress: Progress, *, states: NDArray[np.float32] | None = None
-) -> dict[str, float]:
-    """Largest magnitude of every float value of a float32 graph on frames, uint8 (frames, height, width, channels), by the value's name.
-
-    A recurrent graph is given a state with each, float32 (frames, *shape of the state).
-    """
+def largest_values(model: ir.Model, frames: NDArray[np.uint8], progress: Progress) -> dict[str, float]:
+    """Largest magnitude of every float value of a float32 graph on frames, uint8 (frames, height, width, channels), by the value's name."""
     import onnx_ir as ir
 
     names = [
@@ -105,7 +100,7 @@ def largest_values(
     runner = GraphRunner(model, names)
     found = dict.fromkeys(names, 0.0)
     for index in range(len(frames)):
-        for name, value in zip(names, runner.run(frames, index, states), strict=True):
+        for name, value in zip(names, runner.run(np.ascontiguousarray(frames[index : index + 1])), strict=True):
             # numpy's, which hands NaN on; Python's would forget it.
             found[name] = float(np.maximum(found[name], np.abs(value).max(initial=0.0)))
         progress.step(index + 1, len(frames))

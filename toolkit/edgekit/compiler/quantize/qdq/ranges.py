@@ -72,9 +72,7 @@ class Seen:
         self.samples.append(flat[::step].copy())
 
 
-def observe(
-    model: ir.Model, values: Sequence[ir.Value], frames: NDArray[np.uint8], progress: Progress, *, states: NDArray[np.float32] | None = None
-) -> dict[str, Seen]:
+def observe(model: ir.Model, values: Sequence[ir.Value], frames: NDArray[np.uint8], progress: Progress) -> dict[str, Seen]:
     """Looks at values of the float graph.
 
     Args:
@@ -82,7 +80,6 @@ def observe(
         values: To look at; each has a name.
         frames: uint8 (frames, height, width, channels).
         progress: Told of every frame.
-        states: What a recurrent graph is given with each frame, float32 (frames, *shape of the state).
 
     Returns:
         By the value's name.
@@ -94,7 +91,7 @@ def observe(
     runner = GraphRunner(model, names)
     found = {name: Seen(np.inf, -np.inf, []) for name in names}
     for index in range(len(frames)):
-        for name, value in zip(names, runner.run(frames, index, states), strict=True):
+        for name, value in zip(names, runner.run(np.ascontiguousarray(frames[index : index + 1])), strict=True):
             found[name].look(value)
         progress.step(index + 1, len(frames))
     for name, seen in found.items():

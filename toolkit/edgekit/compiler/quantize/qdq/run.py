@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bundle.manifest import INPUT_NAMES
+from edgekit.compiler import graph as g
 from edgekit.errors import ModelError
 from edgekit.runtime.engines.onnxruntime import PROVIDER, first_line, load_library, session_options
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-
-FRAME, STATE = INPUT_NAMES
 
 
 class GraphRunner:
@@ -37,25 +34,21 @@ class GraphRunner:
         for name in names:
             proto.graph.output.append(known[name])
         self._names = list(names)
+        self._input, *states = [value.name for value in model.graph.inputs]
+        self._beside = {name: zeros(value) for name, value in zip(states, model.graph.inputs[1:], strict=True)}
         self._session = open_session(proto.SerializeToString(), optimize=True)
 
-    def run(self, frames: NDArray[np.uint8], index: int, states: NDArray[np.float32] | None = None) -> list[NDArray[np.float32]]:
-        """The named values of one of several frames, and of the state that a recurrent graph is given with it."""
-        return cast("list[NDArray[np.float32]]", self._session.run(self._names, feed(frames, index, states)))
+    def run(self, tensor: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """The named values of one frame."""
+        return cast("list[NDArray[np.float32]]", self._session.run(self._names, {self._input: tensor, **self._beside}))
 
 
-def feed(frames: NDArray[np.uint8], index: int, states: NDArray[np.float32] | None = None) -> dict[str, NDArray[Any]]:
-    """What an explained graph takes, by name.
-
-    Args:
-        frames: uint8 (frames, height, width, channels).
-        index: Which one.
-        states: What a recurrent graph is given with each frame, float32 (frames, *shape of the state).
-    """
-    given: dict[str, NDArray[Any]] = {FRAME: np.ascontiguousarray(frames[index : index + 1])}
-    if states is not None:
-        given[STATE] = np.ascontiguousarray(states[index])
-    return given
+def zeros(value: ir.Value) -> NDArray[np.float32]:
+    """What a recurrent graph takes as its state: any will do, because nothing that depends on it is quantized (`explain.recurrent`)."""
+    sizes = g.shape(value)
+    if sizes is None:
+        raise ModelError(f"the graph's input {value.name} has no static shape", hint="please report the architecture")
+    return np.zeros(sizes, dtype=np.float32)
 
 
 def open_session(graph: bytes, *, optimize: bool) -> Any:

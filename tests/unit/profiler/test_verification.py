@@ -210,8 +210,9 @@ def test_an_engine_that_takes_a_damaged_plan_fails(monkeypatch, tmp_path):
 
     def trusting(self, key):
         given = right(self, key)
-        path = self.folder / f"{key.name}.plan"
-        return given if isinstance(given, Entry) else Entry(payload=whole[path.name], sha256="", facts={})
+        name = f"{key.name}.plan"
+        # An engine that is not built on the device may keep something here too; it is right as it is.
+        return given if isinstance(given, Entry) or name not in whole else Entry(payload=whole[name], sha256="", facts={})
 
     whole = {path.name: path.read_bytes() for path in (tmp_path / "cache").glob("*.plan")}
     monkeypatch.setattr(EngineCache, "load", trusting)

@@ -24,6 +24,10 @@ from numpy.typing import NDArray
 from edgekit.profiler.percentiles import minimum_samples, nearest_rank
 
 RESAMPLES = 2000
+FEWEST_RESAMPLES = 400
+MOST_DRAWN = 4e7
+"""Values drawn in all: beyond it a long series is drawn less often, down to `FEWEST_RESAMPLES`; minutes of a small model are 100 000 pairs."""
+
 CONFIDENCE = 0.95
 
 _Values = NDArray[np.float64]
@@ -46,15 +50,15 @@ def paired_ratios(a: _Values, b: _Values, shares: Mapping[str, float], *, seed: 
         b: float64 (pairs,), likewise.
         shares: Name to the share of the percentile; names whose share needs more samples are missing in the answer.
         seed: Of the bootstrap.
-        resamples: How often is drawn.
+        resamples: How often is drawn, at most.
     """
     asked = _bounded(shares, a.size)
     if not asked:
         return {}
     block = max(_block_length(_above(a, share) - _above(b, share)) for share in asked.values())
     generator = np.random.default_rng(seed)
-    drawn = np.empty((resamples, len(asked)))
-    for index in range(resamples):
+    drawn = np.empty((_affordable(resamples, a.size), len(asked)))
+    for index in range(len(drawn)):
         places = _circular(generator, a.size, block)
         drawn[index] = _percentiles(a[places], asked) / _percentiles(b[places], asked)
     return _ratios(_percentiles(a, asked) / _percentiles(b, asked), drawn, asked)
@@ -66,10 +70,11 @@ def separate_ratios(a: _Values, b: _Values, shares: Mapping[str, float], *, seed
     if not asked:
         return {}
     generator = np.random.default_rng(seed)
+    times = _affordable(resamples, a.size + b.size)
     sides = []
     for series in (a, b):
         block = max(_block_length(_above(series, share)) for share in asked.values())
-        sides.append(np.array([_percentiles(series[_circular(generator, series.size, block)], asked) for _ in range(resamples)]))
+        sides.append(np.array([_percentiles(series[_circular(generator, series.size, block)], asked) for _ in range(times)]))
     return _ratios(_percentiles(a, asked) / _percentiles(b, asked), sides[0] / sides[1], asked)
 
 
@@ -99,6 +104,10 @@ def _block_length(series: _Values) -> int:
         return least
     best = float(count * 2 * slope**2 / (4 / 3 * spectrum**2)) ** (1 / 3)
     return int(min(max(math.ceil(best), least), most))
+
+
+def _affordable(resamples: int, count: int) -> int:
+    return min(resamples, max(FEWEST_RESAMPLES, round(MOST_DRAWN / count)))
 
 
 def _bounded(shares: Mapping[str, float], count: int) -> dict[str, float]:

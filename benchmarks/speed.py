@@ -3,8 +3,10 @@
     python benchmarks/speed.py
 
 1. INT8 in edgekit's graph (uint8 frame in, logits and map out) against the same model in PyTorch eager FP32, same cores.
-2. `predict` (480 × 640 grey frame in; label, probabilities and map out) against a bare OpenVINO `infer` of the same INT8 network without the map.
+2. `predict` (480 × 640 grey frame in; label, probabilities and map out), and with the overlay drawn, against a bare OpenVINO `infer` of the same INT8 network without
+   the map and without preprocessing.
 3. The INT8 graph with the map against the same classifier compiled without the branch.
+4. The stages of predict, each against the same bare `infer`: what the difference consists of.
 
 Random weights and synthetic frames: latency does not depend on them. PyTorch runs in a process of its own with its own default threading, which is
 fastest for it; blocks of frames alternate between the processes, with a pause in between, so that the idle one's threads are asleep.
@@ -39,10 +41,11 @@ from edgekit.compiler.torchvision_ops import define_missing_operators
 from edgekit.compiler.workspace import Workspace
 from edgekit.imaging import phantom
 from edgekit.imaging.phantom_scanner import PhantomSpec
+from edgekit.imaging.preprocess import preprocess
 from edgekit.profiler.clock import Budget, Comparison, measure_pair, ratio_interval
 from edgekit.runtime.engines.openvino import load_library
 
-ARCHITECTURES = ("tf_efficientnet_lite0", "resnet18", "densenet121")
+ARCHITECTURES = ("tf_efficientnet_lite0", "resnet18", "densenet121", "deit_small_patch16_224")
 TARGET = "x86-64"
 BUDGET = Budget(seconds=8.0, min_samples=300, max_seconds=60.0)
 BLOCKS = 12
@@ -75,6 +78,9 @@ def measure(architecture: str, data: Path, folder: Path) -> dict[str, Any]:
     return {
         "eager_over_int8": against_eager(architecture, folder / "floats.npy", lambda: classifier.engine.infer(tensor)),
         "predict_over_bare": ratio(lambda: classifier.predict(frame), lambda: bare(tensor)),
+        "overlay_over_bare": ratio(lambda: classifier.predict(frame).overlay(), lambda: bare(tensor)),
+        "preprocess_over_bare": ratio(lambda: preprocess(frame, recipe.input), lambda: bare(tensor)),
+        "infer_over_bare": ratio(lambda: classifier.engine.infer(tensor), lambda: bare(tensor)),
         "map_over_plain": ratio(lambda: classifier.engine.infer(tensor), lambda: plain_engine.infer(tensor)),
     }
 

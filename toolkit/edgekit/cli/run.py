@@ -13,6 +13,7 @@ from edgekit.errors import DataError, EdgekitError
 
 if TYPE_CHECKING:
     from edgekit.cli.run_clips import Live, Runner, Together
+    from edgekit.cli.run_jobs import Jobs
     from edgekit.runtime.prediction import Drawing
 
 
@@ -68,9 +69,16 @@ def run(
         bool | None,
         typer.Option("--supervise/--no-supervise", help="Run the engine in a process of its own, watched; default for live inputs."),
     ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs", metavar="N", min=1, help="Answer N files at the same time, each on its share of the cores; not for live inputs."
+        ),
+    ] = 1,
 ) -> None:
     """Classify frames with a bundle."""
     from edgekit.cli.run_clips import Runner
+    from edgekit.cli.run_jobs import Jobs
     from edgekit.cli.run_output import Overlays, Printer, check_folder, summarize
     from edgekit.cli.run_service import Service
 
@@ -85,19 +93,26 @@ def run(
     if overlay is not None:
         check_folder(overlay)
     overlays = None if overlay is None else Overlays(overlay, explain, drawing)
-    service = Service(bundle=bundle, supervise=is_live if supervise is None else supervise, port=health, log=log)
-    with service.running() as (classifier, recorder, events):
+    if jobs > 1 and (is_live or supervise or aggregate is not None or smooth is not None):
+        raise DataError("--jobs answers files each for itself", hint="leave out --fps, --aggregate, --smooth and --supervise, or --jobs")
+    service = Service(bundle=bundle, supervise=is_live if supervise is None else supervise, port=health, log=log, jobs=jobs)
+    with service.running() as opened:
+        classifier = opened.classifier
         if overlays is not None:
             overlays.check(classifier)
         if not classifier.manifest.accepted:
             tell(f"warning: {bundle} was NOT ACCEPTED by its acceptance gate; its answers are not proven")
         printer = Printer(classifier, as_json=as_json)
-        runner = Runner(classifier, recorder, printer, overlays, live=live, together=together, on_engine=events)
+        runner: Runner | Jobs = Runner(
+            classifier, opened.health, printer, overlays, live=live, together=together, on_engine=opened.on_engine
+        )
+        if opened.pool is not None:
+            runner = Jobs(opened, printer, overlays, as_json=as_json)
         try:
             failed = _run_all(inputs, overlay, runner)
         finally:
             if is_live:
-                summarize(recorder.snapshot())
+                summarize(opened.health.snapshot())
     if failed:
         tell(f"{failed} {'input' if failed == 1 else 'inputs'} could not be answered")
         raise typer.Exit(1)
@@ -146,7 +161,7 @@ def _together(aggregate: str | None, top_k: int | None, smooth: str | None) -> T
     return Together(aggregate=aggregate, top_k=k, smooth=None if smooth is None else TimeConstant.parse(smooth))
 
 
-def _run_all(inputs: list[Path], overlay: Path | None, runner: Runner) -> int:
+def _run_all(inputs: list[Path], overlay: Path | None, runner: Runner | Jobs) -> int:
     """Answers every input; returns how many files and frames could not be."""
     from edgekit.imaging import frames
     from edgekit.imaging.camera import is_camera

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 from edgekit.cli.console import print_json, report_error, say, tell
 from edgekit.errors import DataError, EdgekitError, OutputError, nearest
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from edgekit.runtime.stream import StreamResult
     from edgekit.runtime.supervisor import Supervised
     from edgekit.runtime.temporal import Combined
+
+Printed = Union[dict[str, Any], str, EdgekitError]  # noqa: UP007 - evaluated, which Python 3.10 cannot do with | and a generic
+"""A JSON line, a sentence, or an error."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -45,21 +48,31 @@ class Printer:
         """One line for a frame."""
         if result.error is not None:
             self.bad(result.input, result.error, **({"frame": result.frame, **_times(result)} if live else {}))
-        elif self._as_json:
-            print_json(self._line(result, drawn, live=live), line=True)
         else:
-            say(_sentence(result, drawn, live=live))
+            self._put(self._line(result, drawn, live=live) if self._as_json else _sentence(result, drawn, live=live))
 
     def bad(self, name: str, error: EdgekitError, **more: Any) -> None:
         """An input, or a frame, that could not be answered."""
         if self._as_json:
-            print_json({"input": name, "error": error.message, **more}, line=True)
-        report_error(error)
+            self._put({"input": name, "error": error.message, **more})
+        self._put(error)
+
+    def put(self, what: Printed) -> None:
+        """Prints what a `Kept` printer kept."""
+        if isinstance(what, EdgekitError):
+            report_error(what)
+        elif isinstance(what, str):
+            say(what)
+        else:
+            print_json(what, line=True)
+
+    def _put(self, what: Printed) -> None:
+        self.put(what)
 
     def clip(self, name: str, aggregate: str, found: Combined | None, left_out: dict[str, int], why_none: str) -> None:
         """One line for a clip."""
         if not self._as_json:
-            say(_clip_sentence(name, aggregate, found, left_out, why_none))
+            self._put(_clip_sentence(name, aggregate, found, left_out, why_none))
             return
         clip = {
             "aggregate": aggregate,
@@ -71,7 +84,7 @@ class Printer:
             "reason": why_none,
         }
         about = {"bundle": self._classifier.bundle_digest, "accepted": self._classifier.manifest.accepted}
-        print_json({"input": name, "clip": clip, **about}, line=True)
+        self._put({"input": name, "clip": clip, **about})
 
     def _line(self, result: StreamResult, drawn: Drawn, *, live: bool) -> dict[str, Any]:
         prediction, classifier = result.prediction, self._classifier
@@ -109,6 +122,17 @@ class Printer:
         if result.smoothed is not None:
             line["smoothed"] = {"label": _listed(result.smoothed.label), "probabilities": result.smoothed.probabilities}
         return line
+
+
+class Kept(Printer):
+    """Keeps what it would print, in order, for another printer to print in its turn."""
+
+    def __init__(self, classifier: Classifier | Supervised, *, as_json: bool) -> None:
+        super().__init__(classifier, as_json=as_json)
+        self.printed: list[Printed] = []
+
+    def _put(self, what: Printed) -> None:
+        self.printed.append(what)
 
 
 def _listed(label: str | tuple[str, ...] | None) -> str | list[str] | None:
@@ -208,10 +232,19 @@ class OverlayNames:
     def __init__(self) -> None:
         self._stems: Counter[str] = Counter()
         self._input, self._stem, self._suffix = "", "", ""
+        self._fixed = False
 
     def begin(self) -> None:
         """Another input comes, also where it is named as the one before."""
-        self._input = ""
+        self._input = self._input if self._fixed else ""
+
+    def reserved(self, name: str) -> OverlayNames:
+        """The names of the next input, for itself."""
+        self.begin()
+        self.of(name, 0)
+        own = OverlayNames()
+        own._input, own._stem, own._suffix, own._fixed = self._input, self._stem, self._suffix, True
+        return own
 
     def of(self, name: str, index: int) -> str:
         """The name for a frame of an input; frames of one input come together."""
@@ -258,6 +291,12 @@ class Overlays:
     def begin(self) -> None:
         """Another input comes."""
         self._names.begin()
+
+    def reserved(self, name: str) -> Overlays:
+        """The same for one input alone, whose names nobody else will take: inputs may then be drawn in any order."""
+        own = Overlays(self._folder, self._label, self._drawing)
+        own._names = self._names.reserved(name)
+        return own
 
     def write(self, result: StreamResult) -> Drawn:
         """Draws a result on its own frame, where it has a map."""

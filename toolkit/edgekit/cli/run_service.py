@@ -13,8 +13,26 @@ from edgekit.cli.console import tell
 if TYPE_CHECKING:
     from edgekit.runtime.classifier import Classifier
     from edgekit.runtime.health import Health
+    from edgekit.runtime.pool import Pool
     from edgekit.runtime.structured_log import EventLog
     from edgekit.runtime.supervisor import Supervised
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """What was opened.
+
+    Attributes:
+        classifier: Who answers; one of the pool's where there is one.
+        health: Who records.
+        on_engine: Who is told which engine gave an answer.
+        pool: Who answers several files at the same time; None where one is answered after the other.
+    """
+
+    classifier: Classifier | Supervised
+    health: Health
+    on_engine: Callable[[str], None]
+    pool: Pool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,19 +44,18 @@ class Service:
         supervise: Whether its engine runs in a process of its own, watched.
         port: Where health is served on the loopback; None for nowhere.
         log: The file that events are added to; None for no log.
+        jobs: Classifiers that share the cores; 1 for one that has them all.
     """
 
     bundle: Path
     supervise: bool
     port: int | None
     log: Path | None
+    jobs: int = 1
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[tuple[Classifier | Supervised, Health, Callable[[str], None]]]:
+    def running(self) -> Iterator[Opened]:
         """Opens everything.
-
-        Yields:
-            Who answers, who records, and who is to be told which engine gave an answer.
 
         Raises:
             EdgekitError: The bundle, the port or the log cannot be had; before any frame.
@@ -51,13 +68,21 @@ class Service:
         with contextlib.ExitStack() as stack:
             if events is not None:
                 stack.callback(_close, events)
-            classifier = self._classifier(recorder)
+            pool = self._pool(stack)
+            classifier = self._classifier(recorder) if pool is None else pool.classifiers[0]
             stack.callback(classifier.close)
             if events is not None:
                 events.started(bundle_digest=classifier.bundle_digest, engine=classifier.engine_name)
                 stack.callback(lambda: events.stopped(recorder.snapshot()))
             self._serve(stack, recorder)
-            yield classifier, recorder, _nobody if events is None else events.engine
+            yield Opened(classifier=classifier, health=recorder, on_engine=_nobody if events is None else events.engine, pool=pool)
+
+    def _pool(self, stack: contextlib.ExitStack) -> Pool | None:
+        if self.jobs == 1:
+            return None
+        from edgekit.runtime.pool import Pool
+
+        return stack.enter_context(Pool(self.bundle, self.jobs))
 
     def _classifier(self, recorder: Health) -> Classifier | Supervised:
         from edgekit.runtime.classifier import load

@@ -40,5 +40,5 @@ def test_the_writer_writes_the_golden_bundle(tmp_path):
 def test_the_golden_bundle_opens():
     """A bundle of format version 1 opens, with this digest, as long as edgekit reads that version."""
     bundle = open_bundle(golden_cases.BUNDLE)
-    assert bundle.digest == "9670e508e3c89839bacd970cf397d75a987fee31287cacdb20459218e26065df"
+    assert bundle.digest == "3044c39cdec92766e99867fea467cea1421ed64e4c0380abdd0a2af8b5f437fb"
     assert {name: bytes(data) for name, data in bundle.members.items() if name != "manifest.json"} == tiny_members()

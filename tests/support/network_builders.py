@@ -96,8 +96,8 @@ def run_torch(module, spec, tensors):
         return module(torch.from_numpy(np.ascontiguousarray(planes))).numpy()
 
 
-def run_onnx(graph, tensors):
-    """Every output of an ONNX graph for one input at a time: a list an output, float32 (frames, …)."""
+def run_onnx(graph, tensors, *, features=False):
+    """Outputs of an ONNX graph for one input at a time: a list an output, float32 (frames, …); the features of the input gate alone, or all but them."""
     import onnxruntime
 
     data = graph if isinstance(graph, bytes) else graph.read_bytes()
@@ -105,7 +105,8 @@ def run_onnx(graph, tensors):
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    rows = [session.run(None, {name: np.ascontiguousarray(tensors[index : index + 1])}) for index in range(len(tensors))]
+    given = [output.name for output in session.get_outputs() if (output.name == "features") == features]
+    rows = [session.run(given, {name: np.ascontiguousarray(tensors[index : index + 1])}) for index in range(len(tensors))]
     return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
 

@@ -15,7 +15,7 @@ Rules this file keeps:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,9 @@ PASSING = 0.95
 
 LIMIT_CONFIDENCE = 0.95
 """With which the limit is above the quantile it stands for, where there are patients enough to say so."""
+
+_SLICE = 200
+"""Draws at a time."""
 
 MARGIN = 0.25
 """Beyond the highest score of too few patients, in parts of its distance from the median."""
@@ -109,7 +112,6 @@ def separate(  # noqa: PLR0913 - two sides with their groups, and the limit
     """
     values = np.concatenate([known, foreign])
     is_foreign = np.arange(len(values)) >= len(known)
-    index = group_indices([*(f"known {group}" for group in known_groups), *(f"foreign {group}" for group in foreign_groups)])
 
     def measure(weights: Floats) -> dict[str, Floats]:
         return {
@@ -118,11 +120,25 @@ def separate(  # noqa: PLR0913 - two sides with their groups, and the limit
             "refused": _share(values[is_foreign] > limit, weights[:, is_foreign]),
         }
 
-    plain, draws = measure(np.ones((1, len(values)))), bootstrap(measure, index, replicates=replicates)
+    plain, draws = measure(np.ones((1, len(values)))), _stratified(measure, (known_groups, foreign_groups), replicates)
     count = len(set(foreign_groups))
     fewest = min(count, len(set(known_groups)))
     found = {name: figure(plain[name][0], draws[name], count if name == "refused" else fewest) for name in plain}
     return Separation(frames=len(foreign), groups=count, **found)
+
+
+def _stratified(
+    statistic: Callable[[Floats], Mapping[str, Floats]], sides: Sequence[Sequence[str]], replicates: int
+) -> dict[str, NDArray[np.float64]]:
+    """Draws of the groups of each side by itself: both sets are there in every draw."""
+    weights = [
+        bootstrap(lambda drawn: {"weights": drawn}, group_indices(groups), replicates=replicates, seed=seed)["weights"]
+        for seed, groups in enumerate(sides)
+    ]
+    parts = [
+        statistic(np.concatenate([side[start : start + _SLICE] for side in weights], axis=1)) for start in range(0, replicates, _SLICE)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def refused_share(scores: Floats, groups: Sequence[str], *, limit: float, replicates: int = REPLICATES) -> Figure:

@@ -52,3 +52,14 @@ def test_a_child_does_not_inherit_the_peak_of_its_parent():
     parent = f"import subprocess, sys; held = bytearray(b'x') * (300 << 20); print(subprocess.run([sys.executable, '-c', {child!r}], capture_output=True, text=True, check=True).stdout)"
     done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True)
     assert 1 < float(done.stdout) < 150
+
+
+def test_what_is_held_is_read_from_one_file(tmp_path):
+    """Proportional memory, and what is no file's with what was swapped out of it; an older kernel may lack one."""
+    rollup = tmp_path / "smaps_rollup"
+    rollup.write_text("Pss: 2048 kB\nPss_Anon: 9 kB\nAnonymous: 1024 kB\nSwap: 512 kB\n")
+    assert memory.held_mib(tmp_path) == (2.0, 1.5)
+    rollup.write_text("Pss: 2048 kB\n")
+    assert memory.held_mib(tmp_path) == (2.0, None)
+    rollup.unlink()
+    assert memory.held_mib(tmp_path) == (None, None)

@@ -57,6 +57,7 @@ DOCUMENT = {
         "clocks_mhz": {},
         "throttle_events": [None, None, None],
         "memory_mib": [100.0, 100.5, 101.0],
+        "own_memory_mib": [80.0, 80.5, None],
         "energy_j": [None, None, None],
         "hottest_c": None,
         "throttled": None,

@@ -126,6 +126,7 @@ def _timeline() -> _Schema:
         clocks_mhz=columns,
         throttle_events=_told("sum of the counters since the machine started", _list(_or_null(_COUNT))),
         memory_mib=_told("proportional memory of the measuring process", _list(_or_null(_NUMBER))),
+        own_memory_mib=_told("what of its memory is no file's, swapped out or not", _list(_or_null(_NUMBER))),
         energy_j=_told("energy since the meter was opened", _list(_or_null(_NUMBER))),
         throttled=_or_null(_TRUTH),
         throttled_by=_TEXT,

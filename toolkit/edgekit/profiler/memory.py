@@ -63,18 +63,32 @@ def _field(path: Path, key: str) -> tuple[float | None, str]:
         lines = path.read_text("utf-8", "replace").splitlines()
     except OSError as error:
         return None, f"{path} cannot be read: {error.strerror or error}"
+    value = _entry(lines, key)
+    return value, "" if value is not None else f"{path} has no {key}"
+
+
+def _entry(lines: list[str], key: str) -> float | None:
+    """MiB of the line of that name."""
     for line in lines:
         name, _, rest = line.partition(":")
         number = rest.split()
         if name == key and len(number) == 2 and number[0].isdecimal() and number[1] == "kB":
-            return int(number[0]) * 1024 / MIB, ""
-    return None, f"{path} has no {key}"
+            return int(number[0]) * 1024 / MIB
+    return None
 
 
-def proportional_mib(process: Path = PROCESS) -> float | None:
-    """Proportional set size (PSS) of a process now, in MiB; None where the system does not tell. One file is read, for who reads it often.
+def held_mib(process: Path = PROCESS) -> tuple[float | None, float | None]:
+    """(proportional, own) memory of a process now in MiB; None where the system does not tell. One file is read, for who reads it often.
+
+    Proportional is PSS, which rises when another process that shares a library ends. Own is what is no file's, swapped out or not: a program that keeps
+    what it should give back shows there, and nobody else does.
 
     Args:
         process: Its folder under `/proc`.
     """
-    return _field(process / "smaps_rollup", "Pss")[0]
+    try:
+        lines = (process / "smaps_rollup").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return None, None
+    pss, anonymous, swapped = (_entry(lines, key) for key in ("Pss", "Anonymous", "Swap"))
+    return pss, None if anonymous is None else anonymous + (swapped or 0.0)

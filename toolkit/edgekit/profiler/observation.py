@@ -7,7 +7,8 @@ Rules this file keeps:
    measured before with the bundle open and nothing to do. Both are told, with what the meter sees.
 3. The sustained ratio is the median of the last third of the run by that of the first third, warm-up and all: above 1, a machine that starts fast and
    does not keep it up.
-4. Growth is the slope of the readings after the warm-up, and beside it what the profile itself kept meanwhile.
+4. Growth is the slope of the process's own memory after the warm-up, and beside it what the profile itself kept meanwhile. Not of the proportional memory,
+   which moves when other programs start and end.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ def timeline(seen: Observed) -> Part:
         "clocks_mhz": clocks,
         "throttle_events": [reading.throttle.events for reading in readings],
         "memory_mib": [reading.memory_mib for reading in readings],
+        "own_memory_mib": [reading.own_mib for reading in readings],
         "energy_j": [reading.joules for reading in readings],
         "hottest_c": max(hottest) if hottest else None,
         "throttled": throttled,
@@ -156,14 +158,14 @@ def growth(seen: Observed, excluded: int) -> Part:
     """
     settled_s = float(seen.starts_s[min(excluded, seen.starts_s.size - 1)])
     points = [
-        (moment, reading.memory_mib)
+        (moment, reading.own_mib)
         for moment, reading in zip(seen.moments_s.tolist(), seen.readings, strict=True)
-        if reading.memory_mib is not None and moment >= settled_s
+        if reading.own_mib is not None and moment >= settled_s
     ]
     span_min = float(seen.starts_s[-1] - seen.starts_s[0]) / 60
     own = seen.starts_s.size * KEPT_BYTES / MIB / span_min if span_min > 0 else None
-    if all(reading.memory_mib is None for reading in seen.readings):
-        slope: Any = "the system does not tell the proportional memory (/proc/self/smaps_rollup)"
+    if all(reading.own_mib is None for reading in seen.readings):
+        slope: Any = "the system does not tell the memory of a process (/proc/self/smaps_rollup)"
     else:
         slope = theil_sen(np.array([point[0] for point in points]) / 60, np.array([point[1] for point in points], np.float64))
     if isinstance(slope, str):

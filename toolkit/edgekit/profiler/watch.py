@@ -42,6 +42,7 @@ class Reading:
         sensors: Temperatures and clocks.
         throttle: Counters and states.
         memory_mib: Proportional memory (PSS) of this process; None where the system does not tell.
+        own_mib: What of it is no file's, swapped out or not; None likewise.
         joules: Energy since the watch began; None where there is no meter or it failed.
     """
 
@@ -50,6 +51,7 @@ class Reading:
     sensors: Sensors
     throttle: Throttle
     memory_mib: float | None
+    own_mib: float | None
     joules: float | None
 
 
@@ -126,9 +128,11 @@ class Watch:
         begun = eyes.now_ns()
         joules = self._joules(begun)
         sensors, throttle = eyes.sensors(), eyes.throttle.read()
-        held = memory.proportional_mib(eyes.process)
+        proportional, own = memory.held_mib(eyes.process)
         took = eyes.now_ns() - begun
-        self.readings.append(Reading(at_ns=begun, took_ns=took, sensors=sensors, throttle=throttle, memory_mib=held, joules=joules))
+        self.readings.append(
+            Reading(at_ns=begun, took_ns=took, sensors=sensors, throttle=throttle, memory_mib=proportional, own_mib=own, joules=joules)
+        )
 
     def _joules(self, now_ns: int) -> float | None:
         if self.eyes.meter is None or self.meter_failed:

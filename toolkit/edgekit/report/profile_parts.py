@@ -57,9 +57,9 @@ def _machine(document: Mapping[str, Any]) -> Html:
     for name, quantity, unit in (("temperatures_c", "temperature", "°C"), ("clocks_mhz", "clock", "MHz")):
         if course_chart.has_values(timeline[name]):
             drawn.append(course_chart.courses(timeline["t_s"], timeline[name], quantity=quantity, unit=unit))
-    held = {"proportional memory (PSS) of the measuring process": timeline["memory_mib"]}
+    held = {"proportional (PSS)": timeline["memory_mib"], "own, no file's": timeline["own_memory_mib"]}
     if course_chart.has_values(held):
-        drawn.append(course_chart.courses(timeline["t_s"], held, quantity="memory", unit="MiB"))
+        drawn.append(course_chart.courses(timeline["t_s"], held, quantity="memory of the process", unit="MiB"))
     slope = _known(growth["mib_per_minute"], "{:+.3g} MiB a minute", why.get("memory_growth.mib_per_minute", ""))
     if growth["mib_per_minute"] is not None:
         slope = f"{growth['mib_per_minute']:+.3g} MiB a minute ({growth['low']:+.3g} to {growth['high']:+.3g}); "

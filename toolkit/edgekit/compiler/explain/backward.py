@@ -184,7 +184,8 @@ def _gather(reverse: Reverse, node: ir.Node, spot: Spot | None, gradient: Operan
     value, indices = _some(node.inputs[0]), g.constant(node.inputs[1])
     sizes = _sizes(value)
     axis = node.attributes["axis"].as_int() % len(sizes) if "axis" in node.attributes else 0
-    if spot is not None or indices is None or sizes[axis] != math.prod(sizes) or list(indices.ravel()) != list(range(sizes[axis])):
+    whole = sizes[axis] in (1, math.prod(sizes))
+    if spot is not None or indices is None or not whole or list(indices.ravel()) != list(range(sizes[axis])):
         raise UnknownHeadError(f"the head chooses among features by Gather ({node.name})")
     reverse.give(value, None, gradient)
 

@@ -30,8 +30,8 @@ SOURCES: Mapping[str, str] = {
     "pt2": "edgekit.compiler.load.pt2_file:open_pt2",
 }
 
-RECURRENT = ("python", "pt2")
-"""Kinds whose models may be recurrent: they take a state beside the frame (`RecurrentSource`)."""
+RECURRENT = ("python",)
+"""Kinds whose models may take a state beside the frame (`RecurrentSource`): a factory can wrap any module so that it does."""
 
 BUILDERS: Mapping[str, str] = {
     "timm": "edgekit.compiler.load.zoo:build_timm",
@@ -96,7 +96,7 @@ def open_source(model: ModelSpec, spec: InputSpec) -> SourceModel | RecurrentSou
     if model.state is not None and kind not in RECURRENT:
         raise CatalogError(
             f"[model] state is given, but a model from {kind}: takes a frame alone",
-            hint=f"kinds of recurrent models: {', '.join(RECURRENT)}; a factory may wrap any module",
+            hint=f'a factory may wrap any module: source = "{RECURRENT[0]}:module:factory"',
         )
     open_model, argument = opener(model.source)
     return open_model(argument, model, spec)

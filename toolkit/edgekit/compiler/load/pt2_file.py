@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from edgekit.catalog.recipe import ModelSpec
 from edgekit.compiler.load import pt2_archive
-from edgekit.compiler.load.recurrent import RecurrentTorchModel, torch_source
 from edgekit.compiler.load.torch_model import TorchModel
 from edgekit.errors import ModelError
 from edgekit.schema.model_io import InputSpec
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def open_pt2(argument: str, model: ModelSpec, spec: InputSpec) -> TorchModel | RecurrentTorchModel:
+def open_pt2(argument: str, model: ModelSpec, spec: InputSpec) -> TorchModel:
     """`pt2:PATH`."""
     import torch
 
@@ -41,7 +40,7 @@ def open_pt2(argument: str, model: ModelSpec, spec: InputSpec) -> TorchModel | R
             f"{path} cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}",
             hint=pt2_archive.HINT,
         ) from error
-    return torch_source(_Evaluated(module), model, spec)
+    return TorchModel(_Evaluated(module), spec, labels=len(model.labels), binary=model.task == "binary")
 
 
 @contextlib.contextmanager
@@ -66,8 +65,9 @@ def _Evaluated(module: torch.nn.Module) -> torch.nn.Module:  # noqa: N802 - make
             super().__init__()
             self.program = module
 
-        def forward(self, *inputs: torch.Tensor) -> object:
-            return self.program(*inputs)
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.program(x)
+            return result
 
         def train(self, mode: bool = True) -> Evaluated:  # noqa: FBT001, FBT002, ARG002
             return self

@@ -16,7 +16,7 @@ from recurrent_builders import CELLS, INPUT, STATES, Recurrent, recurrent_spec
 from torch import nn
 
 from edgekit.bundle.manifest import EngineSpec
-from edgekit.catalog.compress import CompressSpec, PruneSpec, QuantizeSpec
+from edgekit.catalog.compress import CompressSpec, DistillSpec, PruneSpec, QuantizeSpec
 from edgekit.catalog.recipe import load_recipe
 from edgekit.catalog.target import load_target
 from edgekit.compiler import checks, pack
@@ -273,9 +273,8 @@ def test_an_engine_entry_is_that_of_any_model(tmp_path):
 
 
 REFUSED = {
-    "compress.prune": lambda recipe: dataclasses.replace(
-        recipe, compress=dataclasses.replace(recipe.compress, prune=PruneSpec(latency_target=0.5))
-    ),
+    "compress.prune": lambda recipe: _compressed(recipe, prune=PruneSpec(latency_target=0.5), distill=DistillSpec()),
+    "compress.distill": lambda recipe: _compressed(recipe, distill=DistillSpec()),
     "compress.quantize.ladder: qat": lambda recipe: _ladder(recipe, "ptq", "qat"),
     "compress.quantize.ladder: float-fallback": lambda recipe: _ladder(recipe, "ptq", "float-fallback"),
     "explain.compare": lambda recipe: dataclasses.replace(recipe, explain=dataclasses.replace(recipe.explain, compare=("grad-cam",))),

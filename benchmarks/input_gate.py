@@ -111,7 +111,7 @@ def alternatives(
     for title in (row["set"] for row in (proof.document or {})["foreign"]):
         for score in ("gate", "features", "brightness", "energy"):
             values = {name: score_of(score, gate, *item) for name, item in {**splits, "foreign": seen[title]}.items()}
-            limit = limit_of(values["val"], prepared.splits["val"].groups, prepared.recipe.gate.quantile)
+            limit = 1.0 if score == "gate" else limit_of(values["val"], prepared.splits["val"].groups, prepared.recipe.gate.quantile)
             test, strangers = prepared.splits["test"].groups, seen[title][0].groups
             rows.append(
                 {
@@ -129,16 +129,16 @@ def score_of(score: str, gate: FittedGate, split: PreparedSplit, measured: Measu
     if score == "gate":
         return gate.scores(measured.features, figures)
     if score == "features" and gate.features is not None and measured.features is not None:
-        return gate.features.distance(unit_length(measured.features))
+        return gate.features.components.distance(unit_length(measured.features))
     if score == "energy":
         logits = np.concatenate([-measured.logits, measured.logits], axis=1) if measured.logits.shape[1] == 1 else measured.logits
         return np.asarray(-np.logaddexp.reduce(logits.astype(np.float64), axis=1))
-    return gate.brightness.distance(np.stack([item.brightness for item in figures]))
+    return gate.brightness.components.distance(np.stack([item.brightness for item in figures]))
 
 
 def show(name: str, found: dict[str, Any]) -> None:
     known = "  ".join(f"{row['split']} {row['refused']['value']:.3f} of {row['frames']}" for row in found["known"])
-    print(f"{name}: limit {found['limit']:.2f} from {found['groups']} groups; refused of {known}")
+    print(f"{name}: limits {found['limits']} from {found['groups']} groups; refused of {known}")
     for row in found["foreign"]:
         print(
             f"  {row['set']:32} {row['frames']:4} frames  AUROC {row['auroc']['value']:.3f}  FPR95 {row['fpr_at_95_tpr']['value']:.3f}  "

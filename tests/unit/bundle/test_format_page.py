@@ -10,7 +10,7 @@ import pytest
 
 from edgekit.bundle import archive, manifest
 from edgekit.bundle.limits import DEFAULT_LIMITS
-from edgekit.schema.input_gate import EngineGate, InputGateSpec, QualityLimits, Subspace
+from edgekit.schema.input_gate import InputGateSpec, QualityLimits, Subspace
 from edgekit.schema.model_io import InputSpec, OutputSpec
 
 PAGE = (Path(__file__).parents[3] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
@@ -30,7 +30,6 @@ SECTIONS = {
     "3.10": InputGateSpec,
     "3.11": QualityLimits,
     "3.12": Subspace,
-    "3.13": EngineGate,
 }
 
 

@@ -343,3 +343,28 @@ def test_a_new_network_is_told_from_the_models_own():
     assert not CompressSpec().makes_new_network
     for part in ({"distill": {}}, {"student": {"source": "timm:x", "weights": "w"}}, {"prune": {"latency_target": 0.5}, "distill": {}}):
         assert decode(CompressSpec, part, where="test", error=CatalogError).makes_new_network
+
+
+def test_foreign_sets_are_beside_the_recipe(tmp_path):
+    """Paths of [gate] foreign are relative to the recipe's folder, as every other path."""
+    from edgekit.catalog.recipe import _resolve_paths
+
+    table = {"gate": {"foreign": ["sets/mri.csv", "/absolute.csv"]}}
+    _resolve_paths(table, tmp_path)
+    assert table["gate"]["foreign"] == [str(tmp_path / "sets" / "mri.csv"), "/absolute.csv"]
+
+
+def test_a_gate_that_means_nothing_is_refused():
+    """Quantile, counts and repeated sets."""
+    from edgekit.catalog.gate import GateSpec
+
+    for changes in (
+        {"quantile": 1.0},
+        {"quantile": 0.2},
+        {"frozen_frames": 1},
+        {"frozen_s": 0.0},
+        {"foreign": ("a", "a")},
+        {"foreign_frames": 0},
+    ):
+        with pytest.raises(ValueError, match=r"must be|twice"):
+            GateSpec(**changes)

@@ -10,7 +10,16 @@ import pytest
 from PIL import Image
 
 from edgekit.catalog.gate import GateSpec
-from edgekit.compiler.gate_fit import BRIGHTNESS_COMPONENTS, FEATURE_COMPONENTS, components, figures_of, fit, quality_limits, why_no_gate
+from edgekit.compiler.gate_fit import (
+    BRIGHTNESS_COMPONENTS,
+    FEATURE_COMPONENTS,
+    brightness_of,
+    components,
+    figures_of,
+    fit,
+    quality_limits,
+    why_no_gate,
+)
 from edgekit.compiler.input_gate import BRIGHTNESS_MEMBER, gate_members
 from edgekit.compiler.progress import Silent
 from edgekit.compiler.stages.frames import PreparedSplit
@@ -89,18 +98,19 @@ def test_a_value_that_never_moved_may_move_a_little():
     assert components(vectors, 8).distance(moved)[0] < 3
 
 
-def test_the_limit_is_set_on_val_alone():
-    """It is `limit_of` the scores of val, and known frames pass."""
+def test_limits_are_set_on_val_alone():
+    """Each distance has the limit that `limit_of` gives for val, and its half of the frames that may be refused; known frames pass."""
     gate, val, measured = fitted()
-    scores = gate.scores(measured.features, figures_of(val.tensors))
-    assert gate.limit == limit_of(scores, val.groups, 0.99)
-    assert (scores <= gate.limit).all()
+    figures = figures_of(val.tensors)
+    apart = gate.features.components.distance(unit_length(measured.features))
+    assert gate.features.limit == limit_of(apart, val.groups, 0.995)
+    assert gate.brightness.limit == limit_of(gate.brightness.components.distance(brightness_of(figures)), val.groups, 0.995)
+    assert (gate.scores(measured.features, figures) <= 1).all()
     assert (gate.frames, gate.groups) == (80, 80)
-    assert len(gate.features.directions) == 20 <= FEATURE_COMPONENTS
-    assert len(gate.brightness.directions) <= BRIGHTNESS_COMPONENTS
-    assert gate.scores(features(50, 7), figures_of(split(50, "new", seed=9).tensors)).max() < 2 * gate.limit
+    assert len(gate.features.components.directions) == 20 <= FEATURE_COMPONENTS
+    assert len(gate.brightness.components.directions) <= BRIGHTNESS_COMPONENTS
     strange = np.random.default_rng(0).normal(size=(50, 40)).astype(np.float32)
-    assert gate.scores(strange, figures_of(split(50, "new", seed=9).tensors)).min() > gate.limit
+    assert gate.scores(strange, figures_of(split(50, "new", seed=9).tensors)).min() > 1
 
 
 def test_brightness_alone_makes_a_gate():
@@ -108,8 +118,9 @@ def test_brightness_alone_makes_a_gate():
     gate, val, _ = fitted(given=False)
     assert gate.features is None
     bright = (split(20, "bright").tensors // 4 + 190).astype(np.uint8)
-    assert (gate.scores(None, figures_of(val.tensors)) <= gate.limit).all()
-    assert (gate.scores(None, figures_of(bright)) > gate.limit).all()
+    assert gate.brightness.limit == limit_of(gate.brightness.components.distance(brightness_of(figures_of(val.tensors))), val.groups, 0.99)
+    assert (gate.scores(None, figures_of(val.tensors)) <= 1).all()
+    assert (gate.scores(None, figures_of(bright)) > 1).all()
 
 
 def test_limits_of_quality_have_a_margin():
@@ -145,10 +156,12 @@ def test_what_travels_in_the_bundle():
     """Statistics of each engine as a member of its own, brightness once, the recipe's words on a frozen source; all below half a megabyte."""
     gate, _, _ = fitted()
     spec, members = gate_members(
-        {"openvino": gate, "onnxruntime": dataclasses.replace(gate, limit=9.0)}, GateSpec(frozen_frames=7, frozen_s=3.0)
+        {"openvino": gate, "onnxruntime": dataclasses.replace(gate, features=dataclasses.replace(gate.features, limit=9.0))},
+        GateSpec(frozen_frames=7, frozen_s=3.0),
     )
     assert set(members) == spec.members == {BRIGHTNESS_MEMBER, "gate/openvino-features.npy", "gate/onnxruntime-features.npy"}
-    assert {name: engine.limit for name, engine in spec.engines.items()} == {"openvino": gate.limit, "onnxruntime": 9.0}
+    assert {name: found.limit for name, found in spec.features.items()} == {"openvino": gate.features.limit, "onnxruntime": 9.0}
+    assert spec.brightness.limit == gate.brightness.limit
     assert (spec.frozen_frames, spec.frozen_s, spec.frames, spec.groups) == (7, 3.0, 80, 80)
     assert max(map(len, members.values())) < 500_000
 

@@ -184,7 +184,7 @@ def test_a_value_of_the_users_may_have_edgekits_names(tmp_path, name):
     frames = RANDOM.integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
     logits, _ = run_onnx(ir.to_proto(graph).SerializeToString(), frames)
     assert logits == pytest.approx(run_onnx(before, frames.astype(np.float32).transpose(0, 3, 1, 2))[0], rel=1e-4, abs=1e-2)
-    assert [value.name for value in (*graph.graph.inputs, *graph.graph.outputs)] == ["frame", "logits", "cam", "features"]
+    assert [value.name for value in (*graph.graph.inputs, *graph.graph.outputs)] == ["frame", "logits", "cam"]
 
 
 @pytest.mark.parametrize("old", ["k", "w", "c", "r"])

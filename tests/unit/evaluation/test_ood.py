@@ -13,23 +13,23 @@ def alone(count, name="p"):
 
 
 def test_the_limit_is_an_order_statistic_where_there_are_patients_enough():
-    """Of 1000 patients at 0.99, P(Binomial(1000, 0.99) < 996) is the first above 0.95: the 996th score (Wilks)."""
-    scores = np.random.default_rng(0).permutation(np.arange(1.0, 1001))
-    assert limit_of(scores, alone(1000), 0.99) == 996
+    """Of 199 patients at 0.99 the 198th score (split conformal prediction), whatever their order."""
+    scores = np.random.default_rng(0).permutation(np.arange(1.0, 200))
+    assert limit_of(scores, alone(199), 0.99) == 198
 
 
 def test_a_limit_from_few_patients_is_beyond_the_highest_score():
-    """298 patients are one too few for the 0.99 quantile at 95 %: the highest score and a margin; 299 are just enough for the highest."""
-    scores = np.arange(1.0, 300)
-    assert limit_of(scores[:298], alone(298), 0.99) == pytest.approx(298 + MARGIN * (298 - 149.5))
-    assert limit_of(scores, alone(299), 0.99) == 299
+    """99 patients are just enough for the highest score; of fewer there is a margin beyond it, the larger the fewer they are."""
+    scores = np.arange(1.0, 100)
+    assert limit_of(scores, alone(99), 0.99) == 99
+    assert limit_of(scores[:33], alone(33), 0.99) == pytest.approx(33 + MARGIN * (2 / 3) * (33 - 17))
 
 
 def test_patients_count_the_same_however_many_frames_they_have():
     """One patient of a hundred frames with high scores moves the limit as one patient does."""
-    scores = np.concatenate([np.arange(1.0, 1000), np.full(100, 2000.0)])
-    groups = [*alone(999), *["long"] * 100]
-    assert limit_of(scores, groups, 0.99) == pytest.approx(996)
+    scores = np.concatenate([np.arange(1.0, 399), np.full(100, 2000.0)])
+    groups = [*alone(398), *["long"] * 100]
+    assert limit_of(scores, groups, 0.99) == 396
 
 
 def test_the_figures_by_hand():

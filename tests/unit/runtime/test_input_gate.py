@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 from device_bundles import SIDE, frame, write_device_bundle
+from fake_engines import FakeEngine
 
 from edgekit.bundle.arrays import dump_array
 from edgekit.bundle.reader import open_bundle
@@ -14,8 +16,8 @@ from edgekit.errors import BundleError, DataError
 from edgekit.imaging.quality import BRIGHTNESS_BINS, tensor_figures
 from edgekit.runtime.classifier import load
 from edgekit.runtime.clip import Clip
-from edgekit.runtime.input_gate import Components, FrozenWatch, InputGate, scores, unit_length
-from edgekit.schema.input_gate import EngineGate, InputGateSpec, QualityLimits, Subspace
+from edgekit.runtime.input_gate import Components, FrozenWatch, InputGate, unit_length
+from edgekit.schema.input_gate import InputGateSpec, QualityLimits, Subspace
 
 BRIGHTNESS = "gate/brightness.npy"
 QUALITY = QualityLimits(
@@ -34,8 +36,8 @@ def brightness_array():
 def gate(*, limit=1.0, features=None, **changes):
     fields = {
         "quality": QUALITY,
-        "brightness": Subspace(member=BRIGHTNESS, noise=0.01),
-        "engines": {"openvino": EngineGate(limit=limit, features=features)},
+        "brightness": Subspace(member=BRIGHTNESS, noise=0.01, limit=limit),
+        "features": {} if features is None else {"openvino": features},
         "frozen_frames": 4,
         "frozen_s": 10.0,
         "frames": 50,
@@ -66,15 +68,19 @@ def test_the_distance_is_mahalanobis():
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
-def test_the_score_joins_features_and_brightness():
-    """Features of length 1 times the root of brightness; brightness alone without features, and a vector of zeros is a vector."""
-    plain = Components(mean=np.zeros(2), directions=np.array([[1.0, 0.0]]), noise=1.0)
-    features, brightness = np.array([[3.0, 4.0], [0.0, 0.0]]), np.array([[2.0, 0.0], [8.0, 0.0]])
-    assert unit_length(features).tolist() == [[0.6, 0.8], [0.0, 0.0]]
-    by_brightness = plain.distance(brightness)
-    assert scores(None, brightness, plain, plain).tolist() == by_brightness.tolist()
-    assert scores(features, brightness, None, plain).tolist() == by_brightness.tolist()
-    assert scores(features, brightness, plain, plain) == pytest.approx([np.sqrt(0.5) * np.sqrt(by_brightness[0]), 0.0])
+def test_each_distance_has_its_limit(tmp_path):
+    """Features are judged at length 1, by the statistics of the engine that answered, and brightness beside them; a vector of zeros is a vector."""
+    assert unit_length(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist() == [[0.6, 0.8], [0.0, 0.0]]
+    known = Components(mean=np.array([1.0, 0.0]), directions=np.array([[0.0, 1.0]]), noise=1.0)
+    spec = gate(limit=9.0, features=Subspace(member="gate/f.npy", noise=1.0, limit=0.5))
+    opened = InputGate(spec, Components.of(brightness_array(), 0.01), {"openvino": known})
+    figures = tensor_figures(frame()[None, ..., None])
+    assert opened.after("openvino", FakeEngine([0.0, 1.0], None, features=[7.0, 0.0]).raw, figures) == ""
+    strange = FakeEngine([0.0, 1.0], None, features=[0.0, 7.0]).raw
+    assert "(distance of its features 1.00, limit 0.50)" in opened.after("openvino", strange, figures)
+    assert opened.after("onnxruntime", strange, figures) == "", "another engine's statistics are not its own"
+    dark = dataclasses.replace(figures, brightness=np.ones(BRIGHTNESS_BINS) * 9)
+    assert "distance of its brightness" in opened.after("onnxruntime", strange, dark)
 
 
 def test_a_known_frame_is_answered(tmp_path):
@@ -93,7 +99,11 @@ def test_a_known_frame_is_answered(tmp_path):
 
 REFUSED = {
     "quality": (gate(), FLAT, r"not assessable: the frame is flat \(standard deviation 0.0 grey levels, limit 5.0\)"),
-    "score": (gate(limit=0.01), frame(), r"not assessable: the frame is unlike those .* \(score \d+\.\d\d, limit 0.01\)"),
+    "score": (
+        gate(limit=0.01),
+        frame(),
+        r"not assessable: the frame is unlike those .* \(distance of its brightness \d+\.\d\d, limit 0.01\)",
+    ),
 }
 
 
@@ -113,8 +123,6 @@ def test_a_refused_frame_has_no_answer(tmp_path, spec, pixels, says):
     for label in (None, "benign"):
         with pytest.raises(DataError, match="there is no map to draw: not assessable"):
             found.overlay(label)
-    import re
-
     assert re.fullmatch(says, found.reason)
     assert found.engine == "openvino"
     assert set(found.stages_ms) == {"preprocess", "infer", "cam"}
@@ -141,10 +149,8 @@ def test_a_score_that_is_no_number_refuses(tmp_path):
     """Features that are not finite are not known ones."""
     opened = InputGate.open(open_bundle(bundle(tmp_path)))
     figures = dataclasses.replace(tensor_figures(frame()[None, ..., None]), brightness=np.full(BRIGHTNESS_BINS, np.nan))
-    from fake_engines import FakeEngine
-
     raw = FakeEngine([0.0, 1.0], None).raw
-    assert "score nan" in opened.after("openvino", raw, figures)
+    assert "brightness nan" in opened.after("openvino", raw, figures)
 
 
 BROKEN = {
@@ -168,7 +174,7 @@ def test_statistics_that_are_none_are_refused(tmp_path, array):
 def test_features_that_the_graph_does_not_give_are_refused(tmp_path):
     """A gate on features needs a graph that has them, as many as it was fitted to."""
     member = "gate/openvino-features.npy"
-    spec = gate(features=Subspace(member=member, noise=1.0))
+    spec = gate(features=Subspace(member=member, noise=1.0, limit=1.0))
     path = bundle(tmp_path, spec, more={member: dump_array(np.eye(3, dtype=np.float32)[:2])})
     with pytest.raises(BundleError, match=r"gives features of the shape None, its input gate judges \(1, 3\)"):
         load(path)
@@ -180,10 +186,10 @@ def test_a_member_that_no_gate_names_is_refused(tmp_path):
         bundle(tmp_path, more={"gate/more.npy": dump_array(brightness_array())})
 
 
-def test_a_gate_judges_every_engine_or_none(tmp_path):
+def test_a_gate_judges_engines_of_the_bundle(tmp_path):
     """The manifest is refused otherwise."""
-    with pytest.raises(ValueError, match="gate judges the engines"):
-        bundle(tmp_path, gate(engines={"onnxruntime": EngineGate(limit=1.0)}))
+    with pytest.raises(ValueError, match="gate judges features of"):
+        bundle(tmp_path, dataclasses.replace(gate(), features={"onnxruntime": Subspace(member=BRIGHTNESS, noise=1.0, limit=1.0)}))
 
 
 class Clock:

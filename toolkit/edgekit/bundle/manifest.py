@@ -335,8 +335,8 @@ class Manifest:
         engines = {engine.name for engine in self.engines}
         if set(self.golden.logits) != engines:
             raise ValueError(f"golden has logits of {sorted(self.golden.logits)} for the engines {sorted(engines)}")
-        if self.gate is not None and set(self.gate.engines) != engines:
-            raise ValueError(f"gate judges the engines {sorted(self.gate.engines)} of the engines {sorted(engines)}")
+        if self.gate is not None and not set(self.gate.features) <= engines:
+            raise ValueError(f"gate judges features of {sorted(self.gate.features)}, the engines are {sorted(engines)}")
         if self.state is not None and set(self.state.golden) != engines:
             raise ValueError(f"state has golden states of {sorted(self.state.golden)} for the engines {sorted(engines)}")
 

@@ -57,7 +57,6 @@ def _input_gate(manifest: Manifest) -> str:
     gate = manifest.gate
     if gate is None:
         return f"none: {manifest.gate_reason or 'the bundle was made without one'}; every frame is answered"
-    limits = ", ".join(
-        f"{name} {engine.limit:.2f}{'' if engine.features else ' (brightness alone)'}" for name, engine in gate.engines.items()
-    )
-    return f"largest score {limits}, from {gate.frames} frames of {gate.groups} groups of val; frozen after {gate.frozen_frames} frames or {gate.frozen_s:g} s"
+    limits = ", ".join(f"{name} {found.limit:.2f}" for name, found in {"brightness": gate.brightness, **gate.features}.items())
+    known = f"{gate.frames} frames of {gate.groups} groups of val"
+    return f"largest distance {limits}, from {known}; frozen after {gate.frozen_frames} frames or {gate.frozen_s:g} s"

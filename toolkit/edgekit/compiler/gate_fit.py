@@ -2,7 +2,7 @@
 
 Rules this file keeps:
 
-1. Components are fitted to the calibration frames; the limit of the score is set on `val` alone, by `evaluation.ood.limit_of`. Foreign frames have no say.
+1. Components are fitted to the calibration frames; limits of distances are set on `val` alone, by `evaluation.ood.limit_of`. Foreign frames have no say.
 2. Limits of image quality are the extremes of calibration and `val` frames with a wide margin: they are for frames that are no pictures.
 3. Where there are too few frames, there is no gate, and the reason is kept.
 """
@@ -21,7 +21,7 @@ from edgekit.compiler.stages.frames import PreparedSplit
 from edgekit.compiler.stages.measure import Measured
 from edgekit.evaluation.ood import limit_of
 from edgekit.imaging.quality import TensorFigures, tensor_figures
-from edgekit.runtime.input_gate import Components, scores, unit_length
+from edgekit.runtime.input_gate import Components, unit_length
 from edgekit.schema.input_gate import LEVELS, QualityLimits
 
 FEWEST_CALIBRATION_FRAMES = 32
@@ -42,28 +42,37 @@ _ASPECT_MARGIN = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Limited:
+    """A distribution with the largest distance from it that is answered."""
+
+    components: Components
+    limit: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FittedGate:
     """A gate for one engine.
 
     Attributes:
         quality: Limits of image quality.
         brightness: Of the bundle's frames.
-        features: Of the engine's features; None where its graph gives none.
-        limit: Of the score.
-        frames: Of `val` that the limit is from.
+        features: Of the engine's features, divided by their length; None where its graph gives none.
+        frames: Of `val` that the limits are from.
         groups: They come from.
     """
 
     quality: QualityLimits
-    brightness: Components
-    features: Components | None
-    limit: float
+    brightness: Limited
+    features: Limited | None
     frames: int
     groups: int
 
     def scores(self, features: NDArray[np.floating] | None, figures: Sequence[TensorFigures]) -> NDArray[np.float64]:
-        """The score of frames, from their features and the figures of their tensors."""
-        return scores(features, brightness_of(figures), self.features, self.brightness)
+        """The larger distance in parts of its limit, float64 (frames,), from the features of frames and the figures of their tensors: above 1 a frame is refused."""
+        found = self.brightness.components.distance(brightness_of(figures)) / self.brightness.limit
+        if features is None or self.features is None:
+            return found
+        return np.maximum(found, self.features.components.distance(unit_length(features)) / self.features.limit)
 
 
 def figures_of(tensors: NDArray[np.uint8]) -> list[TensorFigures]:
@@ -103,15 +112,21 @@ def fit(
     """
     (frames, features), (known, measured) = calibration, val
     on_calibration, on_val = figures_of(frames.tensors), figures_of(known.tensors)
-    brightness = components(brightness_of(on_calibration), BRIGHTNESS_COMPONENTS)
-    of_features = None if features is None else components(unit_length(features), FEATURE_COMPONENTS)
-    found = scores(measured.features, brightness_of(on_val), of_features, brightness)
+    # Both distances may refuse, each its half of the frames that may be.
+    given = features is not None and measured.features is not None
+    quantile = 1 - (1 - spec.quantile) / (2 if given else 1)
+
+    def limited(fitted: NDArray[np.float64], seen: NDArray[np.float64], most: int) -> Limited:
+        found = components(fitted, most)
+        return Limited(components=found, limit=limit_of(found.distance(seen), known.groups, quantile))
+
     return FittedGate(
         quality=quality_limits([*on_calibration, *on_val], _figures(frames, known), grey=grey),
-        brightness=brightness,
-        features=of_features,
-        limit=limit_of(found, known.groups, spec.quantile),
-        frames=len(found),
+        brightness=limited(brightness_of(on_calibration), brightness_of(on_val), BRIGHTNESS_COMPONENTS),
+        features=None
+        if features is None or measured.features is None
+        else limited(unit_length(features), unit_length(measured.features), FEATURE_COMPONENTS),
+        frames=len(known.samples),
         groups=len(set(known.groups)),
     )
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgekit.bundle.arrays import dump_array
 from edgekit.catalog.gate import GateSpec
-from edgekit.compiler.gate_fit import FittedGate, figures_of, fit, why_no_gate
+from edgekit.compiler.gate_fit import FittedGate, Limited, figures_of, fit, why_no_gate
 from edgekit.compiler.prepare import Prepared
 from edgekit.compiler.stages.frames import FramesStage, PreparedSplit
 from edgekit.compiler.stages.gate_frames import DrawnStage, named_samples
@@ -31,9 +31,8 @@ from edgekit.evaluation.dataset import Sample
 from edgekit.evaluation.ood import refused_share, separate
 from edgekit.imaging import foreign
 from edgekit.imaging.quality import why_not_of
-from edgekit.runtime.input_gate import Components
 from edgekit.schema.decode import encode
-from edgekit.schema.input_gate import EngineGate, InputGateSpec, Subspace
+from edgekit.schema.input_gate import InputGateSpec, Subspace
 
 BRIGHTNESS_MEMBER = "gate/brightness.npy"
 INVERTED = "test, inverted"
@@ -125,14 +124,14 @@ def _document(gate: FittedGate, known: dict[str, _Set], sets: Sequence[_Set], *,
     rows = []
     for item in sets:
         values = _judged(gate, item)
-        found = separate(judged["test"], values, groups["test"], item.split.groups, limit=gate.limit)
+        found = separate(judged["test"], values, groups["test"], item.split.groups, limit=1.0)
         rows.append({"set": item.title, **encode(found), "by_quality": float(np.isinf(values).mean())})
     return {
-        "limit": gate.limit,
+        "limits": {"features": None if gate.features is None else gate.features.limit, "brightness": gate.brightness.limit},
         "frames": gate.frames,
         "groups": gate.groups,
-        "components": 0 if gate.features is None else len(gate.features.directions),
-        "features": 0 if gate.features is None else len(gate.features.mean),
+        "components": 0 if gate.features is None else len(gate.features.components.directions),
+        "features": 0 if gate.features is None else len(gate.features.components.mean),
         "features_reason": reason_of_features,
         "quality": encode(gate.quality),
         "known": [
@@ -140,7 +139,7 @@ def _document(gate: FittedGate, known: dict[str, _Set], sets: Sequence[_Set], *,
                 "split": name,
                 "frames": len(values),
                 "groups": len(set(groups[name])),
-                "refused": encode(refused_share(values, groups[name], limit=gate.limit)),
+                "refused": encode(refused_share(values, groups[name], limit=1.0)),
                 "by_quality": float(np.isinf(values).mean()),
             }
             for name, values in judged.items()
@@ -171,18 +170,16 @@ def gate_members(proofs: dict[str, FittedGate], spec: GateSpec) -> tuple[InputGa
     """
     first = next(iter(proofs.values()))
     members = {BRIGHTNESS_MEMBER: dump_array(_stored(first.brightness))}
-    engines = {}
+    features = {}
     for name, gate in proofs.items():
-        features = None
         if gate.features is not None:
             member = f"gate/{name}-features.npy"
             members[member] = dump_array(_stored(gate.features))
-            features = Subspace(member=member, noise=gate.features.noise)
-        engines[name] = EngineGate(limit=gate.limit, features=features)
+            features[name] = _subspace(member, gate.features)
     return InputGateSpec(
         quality=first.quality,
-        brightness=Subspace(member=BRIGHTNESS_MEMBER, noise=first.brightness.noise),
-        engines=engines,
+        brightness=_subspace(BRIGHTNESS_MEMBER, first.brightness),
+        features=features,
         frozen_frames=spec.frozen_frames,
         frozen_s=spec.frozen_s,
         frames=first.frames,
@@ -191,5 +188,9 @@ def gate_members(proofs: dict[str, FittedGate], spec: GateSpec) -> tuple[InputGa
     ), members
 
 
-def _stored(found: Components) -> NDArray[np.float32]:
-    return np.vstack([found.mean, found.directions]).astype(np.float32)
+def _subspace(member: str, found: Limited) -> Subspace:
+    return Subspace(member=member, noise=found.components.noise, limit=found.limit)
+
+
+def _stored(found: Limited) -> NDArray[np.float32]:
+    return np.vstack([found.components.mean, found.components.directions]).astype(np.float32)

@@ -15,13 +15,13 @@ Rules this file keeps:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.evaluation.exact import incomplete_beta
 from edgekit.evaluation.intervals import REPLICATES, Figure, bootstrap, figure, group_indices
 from edgekit.evaluation.metrics import weighted_auc
 
@@ -29,9 +29,6 @@ Floats = NDArray[np.float64]
 
 PASSING = 0.95
 """Share of the known frames that pass, for `fpr_at_95_tpr`."""
-
-LIMIT_CONFIDENCE = 0.95
-"""With which the limit is above the quantile it stands for, where there are patients enough to say so."""
 
 _SLICE = 200
 """Draws at a time."""
@@ -62,9 +59,9 @@ class Separation:
 def limit_of(scores: Floats, groups: Sequence[str], quantile: float) -> float:
     """The largest score that is answered, from known frames.
 
-    Every patient counts the same, however many frames it has. The limit is the smallest order statistic over patients that is above the quantile with
-    `LIMIT_CONFIDENCE` (Wilks 1941, distribution-free tolerance limits); where even the largest is not, since there are fewer than log(0.05) / log(quantile)
-    patients, it is the highest score and `MARGIN` of its distance from the median.
+    Every patient counts the same, however many frames it has. Of n patients the limit is the order statistic ⌈quantile · (n + 1)⌉: on average over draws of `val`, a frame of a further
+    patient is then answered with the quantile's chance or more (Vovk et al. 2005, split conformal prediction). Fewer patients than quantile / (1 − quantile) have no such order
+    statistic; the limit is then beyond the highest score by `MARGIN` of its distance from the median, less as more of them are there. That margin is a convention.
 
     Args:
         scores: float64 (frames,), finite.
@@ -73,22 +70,15 @@ def limit_of(scores: Floats, groups: Sequence[str], quantile: float) -> float:
     """
     index = group_indices(groups)
     count = int(index.max()) + 1
-    rank = _rank(count, quantile)
-    if rank is None:
+    rank, needed = math.ceil(quantile * (count + 1) - 1e-9), math.ceil(quantile / (1 - quantile) - 1e-9)
+    if rank > count:
         top, middle = float(scores.max()), float(np.median(scores))
-        return top + MARGIN * (top - middle)
+        return top + MARGIN * (1 - count / needed) * (top - middle)
     weights = 1.0 / np.bincount(index)[index]
     order = np.argsort(scores, kind="stable")
     share = weights[order].cumsum() / weights.sum()
     place = int(np.searchsorted(share, rank / count - 1e-12))
     return float(scores[order][min(place, len(scores) - 1)])
-
-
-def _rank(count: int, quantile: float) -> int | None:
-    """The smallest r with P(Binomial(count, quantile) < r) ≥ confidence; None where there is none. P(Binomial(n, p) ≥ r) is I_p(r, n − r + 1)."""
-    first = max(1, int(count * quantile))
-    ranks = range(first, count + 1)
-    return next((rank for rank in ranks if 1 - incomplete_beta(quantile, rank, count - rank + 1) >= LIMIT_CONFIDENCE), None)
 
 
 def separate(  # noqa: PLR0913 - two sides with their groups, and the limit

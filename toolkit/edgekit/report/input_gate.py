@@ -37,8 +37,8 @@ def input_gate_section(document: Mapping[str, Any]) -> list[Html]:
     if found is None:
         return [section(_TITLE, callout("warning", f"there is none: {gate['reason']}. Every frame is answered, whatever it shows."))]
     note = (
-        f"Frames that are refused go unanswered. The limit of the score, {decimal(found['limit'], 2)}, is from {count(found['frames'], 'frame')} of "
-        f"{count(found['groups'], 'group')} of val alone; foreign frames never had a say. Score: {_score(found)}. "
+        f"Frames that are refused go unanswered. Limits are from {count(found['frames'], 'frame')} of {count(found['groups'], 'group')} of val alone; foreign frames never "
+        f"had a say. Judged is {_judged(found)}. The score is the larger distance in parts of its limit. "
         "AUROC: the chance that a foreign frame scores higher than one of test. FPR at 95 % TPR: known frames are the positives; the share of foreign frames that "
         "passes a limit that 95 % of test passes. Frames refused for their image quality count as the highest score. Intervals draw whole groups."
     )
@@ -67,8 +67,10 @@ def input_gate_section(document: Mapping[str, Any]) -> list[Html]:
     ]
 
 
-def _score(found: Mapping[str, Any]) -> str:
-    brightness = "the distribution of brightness"
+def _judged(found: Mapping[str, Any]) -> str:
+    limits = found["limits"]
+    brightness = f"the distance of the distribution of brightness (limit {decimal(limits['brightness'], 2)})"
     if not found["features"]:
-        return f"{brightness} alone, because {found['features_reason']}"
-    return f"the head's {found['features']} features in {count(found['components'], 'component')} and a residual, and {brightness}"
+        return f"{brightness} alone, because of the head's features: {found['features_reason']}"
+    components = f"{count(found['components'], 'component')} and a residual, limit {decimal(limits['features'], 2)}"
+    return f"the distance of the head's {found['features']} features ({components}) and {brightness}"

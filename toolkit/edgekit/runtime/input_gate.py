@@ -3,8 +3,8 @@
 A classifier answers with one of its labels whatever it is shown. The gate looks first: is the frame a picture (`imaging.quality`), and does it look, to the
 network and by its brightness, like the frames it was compiled with?
 
-The score of a frame is d_f · √d_b. d_f is the Mahalanobis distance of the engine's own features, each divided by their length, from those of the calibration frames, under
-probabilistic principal components; d_b is the same of the distribution of brightness. Both are per value, so a frame of the known kind has about 1:
+A frame has two distances: of the engine's own features, divided by their length, from those of the calibration frames, and of the distribution of its brightness. Each is a Mahalanobis distance under
+probabilistic principal components, per value, so that a frame of the known kind has about 1, and each has its limit:
 
     d² = (Σ_j (w_j · x)² + (‖x‖² − Σ_j (v_j · x)²) / noise) / values,    x the distance from the mean, v_j a direction, w_j = v_j / σ_j.
 
@@ -14,7 +14,7 @@ principal components, J. R. Stat. Soc. B 61); docs/adr/0023-input-gate.md says w
 Rules this file keeps:
 
 1. A refusal names the check, what was found and the limit. A figure that is no number refuses.
-2. Statistics and limit are those of the engine that answered.
+2. Statistics and limit of features are those of the engine that answered.
 3. Everything is checked when the bundle is opened: shapes, numbers, that the graph gives what is judged.
 
 Does not prove that a frame which passes is one that the classifier was made for.
@@ -78,24 +78,6 @@ def unit_length(features: NDArray[np.floating]) -> NDArray[np.float64]:
     return found
 
 
-def scores(
-    features: NDArray[np.floating] | None, brightness: NDArray[np.floating], of_features: Components | None, of_brightness: Components
-) -> NDArray[np.float64]:
-    """The score of frames, float64 (frames,); of brightness alone where there are no features.
-
-    Args:
-        features: (frames, channels), as an engine gives them.
-        brightness: (frames, bins), as `imaging.quality` reads them.
-        of_features: Of the engine.
-        of_brightness: Of the bundle.
-    """
-    by_brightness = of_brightness.distance(brightness)
-    if features is None or of_features is None:
-        return by_brightness
-    found: NDArray[np.float64] = of_features.distance(unit_length(features)) * np.sqrt(by_brightness)
-    return found
-
-
 class InputGate:
     """The gate of an opened bundle."""
 
@@ -115,7 +97,7 @@ class InputGate:
         if spec is None:
             return None
         brightness = _components(bundle, spec.brightness, values=BRIGHTNESS_BINS)
-        features = {name: _components(bundle, engine.features) for name, engine in spec.engines.items() if engine.features is not None}
+        features = {name: _components(bundle, found) for name, found in spec.features.items()}
         return cls(spec, brightness, features)
 
     def check_graph(self, name: str, engine: Engine, path: Path) -> None:
@@ -138,20 +120,22 @@ class InputGate:
         return f"not assessable: the frame is {found}" if found else ""
 
     def after(self, name: str, raw: RawOutput, figures: TensorFigures) -> str:
-        """Why a frame is not to be answered, by its score; empty where it is.
+        """Why a frame is not to be answered, by its distances; empty where it is.
 
         Args:
             name: The engine that answered.
             raw: What it gave.
             figures: Of the frame's tensor.
         """
-        known = self._features.get(name)
-        features = None if raw.features is None or known is None else raw.features[None]
-        score = float(scores(features, figures.brightness[None], known, self._brightness)[0])
-        limit = self.spec.engines[name].limit
-        if score <= limit:  # written so that NaN is refused
-            return ""
-        return f"not assessable: the frame is unlike those the classifier was made for (score {score:.2f}, limit {limit:.2f})"
+        distances = [("brightness", self.spec.brightness.limit, self._brightness.distance(figures.brightness[None]))]
+        if name in self._features and raw.features is not None:
+            distances.insert(
+                0, ("features", self.spec.features[name].limit, self._features[name].distance(unit_length(raw.features[None])))
+            )
+        for what, limit, (found,) in distances:
+            if not found <= limit:  # so that NaN is refused
+                return f"not assessable: the frame is unlike those the classifier was made for (distance of its {what} {found:.2f}, limit {limit:.2f})"
+        return ""
 
 
 def _components(bundle: Bundle, spec: Subspace, *, values: int | None = None) -> Components:

@@ -56,31 +56,17 @@ class Subspace:
     Attributes:
         member: float32 (1 + components, values), `.npy`: the mean, then each component's direction divided by the standard deviation along it.
         noise: Variance along each of the other directions.
+        limit: Largest distance, per value, of a frame that is answered.
     """
 
     member: str
     noise: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.noise < math.inf:
-            raise ValueError(f"noise must be above 0, not {self.noise}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineGate:
-    """What belongs to one engine: its integers give features of its own.
-
-    Attributes:
-        limit: Largest score of a frame that is answered.
-        features: The features of its graph; None where the graph gives none, and brightness alone is scored.
-    """
-
     limit: float
-    features: Subspace | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.limit < math.inf:
-            raise ValueError(f"the limit of a score must be above 0, not {self.limit}")
+        for name, value in (("noise", self.noise), ("limit", self.limit)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be above 0, not {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,17 +76,18 @@ class InputGateSpec:
     Attributes:
         quality: Limits of image quality.
         brightness: How brightness is distributed in frames.
-        engines: Name of an engine to what belongs to it.
+        features: Name of an engine to the features that its graph gives, since its integers give features of its own; without those whose graph gives none, where
+            brightness alone is judged.
         frozen_frames: A clip is frozen after as many frames in a row whose tensors are the same.
         frozen_s: It is also frozen where the same tensor lasts as long, in seconds, over three frames or more.
-        frames: Frames of `val` that the limits of the score were taken from.
+        frames: Frames of `val` that the limits of both distances were taken from.
         groups: Patients or videos they come from.
         quantile: Share of such frames that are to be answered.
     """
 
     quality: QualityLimits
     brightness: Subspace
-    engines: dict[str, EngineGate]
+    features: dict[str, Subspace]
     frozen_frames: int
     frozen_s: float
     frames: int
@@ -108,8 +95,6 @@ class InputGateSpec:
     quantile: float
 
     def __post_init__(self) -> None:
-        if not self.engines:
-            raise ValueError("the gate has no engine")
         if self.frozen_frames < 2:
             raise ValueError(f"frozen_frames must be at least 2, not {self.frozen_frames}")
         if not 0 < self.frozen_s < math.inf:
@@ -122,5 +107,4 @@ class InputGateSpec:
     @property
     def members(self) -> frozenset[str]:
         """The members of the bundle that it uses."""
-        features = (engine.features for engine in self.engines.values())
-        return frozenset({self.brightness.member, *(found.member for found in features if found is not None)})
+        return frozenset({self.brightness.member, *(found.member for found in self.features.values())})

@@ -35,7 +35,7 @@ def test_both_kinds_of_mistakes_are_shown():
         "0.750 to 0.938",
         "limit 1.75",
         "limit 3.25",
-        "1 280 features".replace(" ", ""),
+        "1280 features",
         "known frames are the positives",
         "noise (drawn)",
     ):

@@ -69,7 +69,10 @@ def chroma(frame: NDArray[np.uint8]) -> float:
         return 0.0
     rows, columns = (np.linspace(0, size - 1, min(size, _CHROMA_PIXELS)).astype(np.intp) for size in frame.shape[:2])
     seen = frame[rows[:, None], columns]
-    return float((seen.max(axis=2).astype(np.int16) - seen.min(axis=2)).mean())
+    # Channel by channel: a reduction along an axis of three takes ten times as long.
+    red, green, blue = (seen[..., channel] for channel in range(3))
+    apart = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    return float(apart.mean())
 
 
 def frame_figures(frame: NDArray[np.uint8]) -> tuple[int, int, float]:

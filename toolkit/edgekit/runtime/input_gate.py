@@ -23,7 +23,7 @@ Does not prove that a frame which passes is one that the classifier was made for
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -47,11 +47,17 @@ class Components:
         mean: float64 (values,).
         directions: float64 (components, values), orthogonal, each divided by the standard deviation along it.
         noise: Variance along each of the other directions.
+        variances: float64 (components,), along each direction, from its length; made here, since a frame should not pay for it.
     """
 
     mean: NDArray[np.float64]
     directions: NDArray[np.float64]
     noise: float
+    variances: NDArray[np.float64] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # A direction that was divided by σ has the length 1 / σ.
+        object.__setattr__(self, "variances", 1 / (self.directions**2).sum(axis=1))
 
     @classmethod
     def of(cls, stored: NDArray[np.floating], noise: float) -> Components:
@@ -63,8 +69,7 @@ class Components:
         """Distances, float64 (vectors,), of vectors (vectors, values)."""
         apart = np.asarray(vectors, dtype=np.float64) - self.mean
         along = apart @ self.directions.T
-        # A direction that was divided by σ has the length 1 / σ.
-        inside = along**2 / (self.directions**2).sum(axis=1)
+        inside = along**2 * self.variances
         residual = np.maximum((apart**2).sum(axis=1) - inside.sum(axis=1), 0.0)
         squared = ((along**2).sum(axis=1) + residual / self.noise) / len(self.mean)
         return np.asarray(np.sqrt(squared))

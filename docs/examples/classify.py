@@ -52,6 +52,8 @@ def crop_box(size: tuple[int, int], spec: dict[str, Any]) -> tuple[float, float,
 def main() -> None:
     folder, picture = Path(sys.argv[1]), Path(sys.argv[2])
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    if manifest.get("state"):
+        sys.exit("this bundle is recurrent: a picture alone has no answer")
     engine = next(item for item in manifest["engines"] if item["name"] == "openvino")
     compiled = openvino.Core().compile_model(str(folder / engine["files"]["xml"]), "CPU", engine["settings"])
     pinned = engine["settings"]["INFERENCE_PRECISION_HINT"]

@@ -11,6 +11,7 @@ import repository
 from edgekit.catalog import compress, files, recipe
 from edgekit.catalog.calibration import Calibration, load_calibration
 from edgekit.catalog.explain import ExplainSpec
+from edgekit.catalog.gate import GateSpec
 from edgekit.catalog.target import EngineChoice, JetPack, Jetson, Target, TensorRt, load_target
 from edgekit.cli.main import COMMANDS
 from edgekit.compiler.load import SOURCES
@@ -26,7 +27,7 @@ TARGETS_PAGE = (DOCS / "adding-a-target.md").read_text("utf-8")
 README = (repository.ROOT / "README.md").read_text("utf-8")
 
 # Parts of a recipe that are tables of their own: described by their own class, not by a row.
-SECTIONS = {"model", "input", "data", "calibration", "compress", "explain", "accept"}
+SECTIONS = {"model", "input", "data", "calibration", "compress", "explain", "gate", "accept"}
 
 # The class, and the text before its table.
 TABLES = {
@@ -47,6 +48,7 @@ TABLES = {
     "qat": (compress.QatSpec, "\n`qat`:"),
     "study": (compress.StudySpec, "\n`study`:"),
     "explain": (ExplainSpec, "## `[explain]`"),
+    "gate": (GateSpec, "## `[gate]`"),
     "accept": (AcceptSpec, "## `[accept]`"),
 }
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from device_bundles import SIDE, frame, write_device_bundle
 from fake_engines import FakeEngine
+from PIL import Image
 
 from edgekit.bundle.arrays import dump_array
 from edgekit.bundle.reader import open_bundle
@@ -16,7 +17,9 @@ from edgekit.errors import BundleError, DataError
 from edgekit.imaging.quality import BRIGHTNESS_BINS, tensor_figures
 from edgekit.runtime.classifier import load
 from edgekit.runtime.clip import Clip
+from edgekit.runtime.evaluate import evaluate_split
 from edgekit.runtime.input_gate import Components, FrozenWatch, InputGate, unit_length
+from edgekit.schema.data import Columns
 from edgekit.schema.input_gate import InputGateSpec, QualityLimits, Subspace
 
 BRIGHTNESS = "gate/brightness.npy"
@@ -239,3 +242,22 @@ def test_a_refused_frame_ends_the_sequence_of_a_recurrent_classifier(tmp_path):
     clip.predict(frame(0))
     assert not clip.predict(FLAT).assessable
     assert clip.predict(frame(1)).logits == fresh.predict(frame(1)).logits
+
+
+def test_an_evaluation_counts_what_would_be_refused(tmp_path):
+    """Its figures are the classifier's own, on all frames; beside them stands how many the gate refuses, and nothing where there is none."""
+    rows = ["file,label,split,patient_or_video_id"]
+    for index in range(8):
+        pixels = np.full((SIDE, SIDE), 30 * index, dtype=np.uint8) if index < 3 else frame(index)
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+        rows.append(f"{index}.png,{'benign' if index % 2 else 'malignant'},test,p{index}")
+    data = tmp_path / "manifest.csv"
+    data.write_text("\n".join(rows) + "\n")
+    (tmp_path / "plain").mkdir()
+    judged, plain = (
+        evaluate_split(load(path), data, split="test", columns=Columns(), on_frame=lambda *_: None)
+        for path in (bundle(tmp_path), write_device_bundle(tmp_path / "plain" / "x.edgekit"))
+    )
+    assert (judged.not_assessable, judged.to_json()["not_assessable"]) == (3, 3)
+    assert "not_assessable" not in plain.to_json()
+    assert {**judged.to_json(), "not_assessable": None} == {**plain.to_json(), "not_assessable": None}

@@ -35,7 +35,7 @@ from edgekit.evaluation.ood import limit_of, separate
 from edgekit.runtime.input_gate import unit_length
 from edgekit.schema.decode import encode
 
-RECIPES = ("breast-us-lite0", "pocus-lung-lite0", "kermany-lite0", "brain-mri-lite0")
+RECIPES = ("breast-us-lite0", "pocus-lung-lite0", "brain-mri-lite0", "kermany-lite0")
 SETS = ("breast-us", "pocus-lung", "kermany", "brain-mri", "chest-xray")
 FRAMES = 150
 EXTRA = "extra"
@@ -43,12 +43,13 @@ EXTRA = "extra"
 
 def main(names: list[str]) -> None:
     found = {}
+    by_recipe = {teacher.recipe: teacher for teacher in TEACHERS}
     with tempfile.TemporaryDirectory(prefix="edgekit-gate-") as folder:
-        for teacher in TEACHERS:
-            if teacher.recipe in (names or RECIPES):
-                found[teacher.recipe] = examine(teacher, Path(folder))
-                show(teacher.recipe, found[teacher.recipe])
-    save("input_gate", {"frames": FRAMES, "rung": "ptq", "target": "x86-64", "teachers": found})
+        for name in names or RECIPES:
+            found[name] = examine(by_recipe[name], Path(folder))
+            show(name, found[name])
+            # After each: the whole takes a while.
+            save("input_gate", {"frames": FRAMES, "rung": "ptq", "target": "x86-64", "teachers": found})
 
 
 def examine(teacher: Teacher, folder: Path) -> dict[str, Any]:

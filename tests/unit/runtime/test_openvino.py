@@ -44,7 +44,7 @@ def test_the_precision_is_pinned_and_read_back():
     assert (found["name"], found["device"], found["precision"]) == ("openvino", "CPU", "f32")
     assert found["version"] == load_library().__version__.split("-")[0]
     assert int(found["threads"]) >= 1
-    assert list(found) == ["name", "version", "device", "precision", "threads"]
+    assert list(found) == ["name", "version", "device", "precision", "threads", "model"]
 
 
 def test_a_device_that_takes_another_precision_is_refused(monkeypatch):

@@ -84,6 +84,25 @@ def test_an_error_comes_out_in_its_turn(path):
         assert next(results, None) is None
 
 
+def test_work_that_nobody_waits_for_ends(path):
+    """Results that are no longer taken end the work that is being done, and nothing new begins."""
+    begun, seen = threading.Event(), []
+
+    def work(_, number):
+        if number == 0:
+            return
+        begun.set()
+        seen.append(pool.stopping.wait(20))
+
+    with Pool(path, 2) as pool:
+        results = pool.map(work, range(50))
+        next(results)
+        begun.wait(20)
+        results.close()
+    assert 1 <= len(seen) <= 2
+    assert all(seen)
+
+
 def test_cores_are_shared(path, monkeypatch):
     """Each classifier has its share of the threads, at least one, and none is pinned to the first core."""
     monkeypatch.setattr(module, "cores", lambda: 4)

@@ -1,4 +1,7 @@
-"""How `edgekit run --jobs N` answers files: several at the same time, each as a clip of its own; printed in the order of the files."""
+"""How `edgekit run --jobs N` answers files: several at the same time, each as a clip of its own; printed in the order of the files.
+
+The lines of a file are kept until it is its turn: those of a few files are in memory.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from edgekit.runtime.temporal import DEFAULT_TOP_K
 if TYPE_CHECKING:
     from edgekit.cli.run_service import Opened
     from edgekit.runtime.classifier import Classifier
+    from edgekit.runtime.pool import Pool
 
 Item = tuple[Path, "Overlays | None"]
 
@@ -52,8 +56,25 @@ class Jobs:
 
     def _one(self, classifier: Classifier, item: Item) -> tuple[list[Printed], int]:
         path, overlays = item
-        kept = Kept(classifier, as_json=self._as_json)
+        kept = _Interruptible(classifier, self._pool, as_json=self._as_json)
         together = Together(top_k=DEFAULT_TOP_K)
         runner = Runner(classifier, self._opened.health, kept, overlays, live=Live(), together=together, on_engine=self._opened.on_engine)
         failed = runner.run(str(path), [path])
         return kept.printed, failed
+
+
+class _UnwantedError(Exception):
+    """Nobody waits for the lines of this file any more."""
+
+
+class _Interruptible(Kept):
+    """Ends the file where the run has ended: a video of an hour must not keep Ctrl-C waiting."""
+
+    def __init__(self, classifier: Classifier, pool: Pool, *, as_json: bool) -> None:
+        super().__init__(classifier, as_json=as_json)
+        self._pool = pool
+
+    def _put(self, what: Printed) -> None:
+        if self._pool.stopping.is_set():
+            raise _UnwantedError
+        super()._put(what)

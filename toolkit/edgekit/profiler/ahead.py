@@ -4,6 +4,7 @@ Rules this file keeps:
 
 1. What is kept must reproduce the golden frames of the bundle, read back from the cache as a start would read it; otherwise it is removed.
 2. What is kept already and still fits is tried again, and not made again.
+3. One process compiles at a time, from the bundle's own model; another one that waited finds what the first has kept.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from edgekit.runtime import selftest
 from edgekit.runtime.classifier import check_machine
 from edgekit.runtime.engines import openvino_cache
 from edgekit.runtime.engines.base import ModelRefusedError
-from edgekit.runtime.engines.cache_keys import Entry, EntryKey
+from edgekit.runtime.engines.cache_keys import Entry, EntryKey, Unusable
 from edgekit.runtime.engines.engine_cache import EngineCache
 from edgekit.runtime.engines.openvino import COMPILED_AHEAD, DEVICES, OpenVinoEngine, load_library
 from edgekit.runtime.engines.tensorrt_build import Built, Progress, is_tensorrt
@@ -90,7 +91,6 @@ def compile_ahead(bundle: Bundle, spec: EngineSpec, cache: EngineCache, progress
         tolerance=tolerance,
         max_residual=check.max_residual,
         label_changes=check.label_changes,
-        earlier=built.cached,
     )
 
 
@@ -101,12 +101,12 @@ def _key(bundle: Bundle, spec: EngineSpec) -> EntryKey:
 def _kept(bundle: Bundle, spec: EngineSpec, cache: EngineCache, progress: Progress) -> Built:
     key = _key(bundle, spec)
     found = cache.load(key)
-    progress.begin(f"compile {spec.name} ahead", cached=isinstance(found, Entry))
-    reason = ""
-    if not isinstance(found, Entry):
-        reason = found.reason
+    reason = found.reason if isinstance(found, Unusable) else ""
+    progress.begin(f"compile {spec.name} ahead", cached=not reason)
+    if isinstance(found, Unusable):
         with cache.locked(key, waiting=lambda: progress.note(f"another process compiles {spec.name}; waiting for it")):
-            found = _stored(bundle, spec, cache, key)
+            again = cache.load(key)
+            found = _stored(bundle, spec, cache, key) if isinstance(again, Unusable) else again
     progress.end()
     return Built(
         engine=spec.name,
@@ -121,7 +121,7 @@ def _kept(bundle: Bundle, spec: EngineSpec, cache: EngineCache, progress: Progre
 
 def _stored(bundle: Bundle, spec: EngineSpec, cache: EngineCache, key: EntryKey) -> Entry:
     start = time.monotonic()
-    content = OpenVinoEngine.open(spec, bundle.members).export()
+    content = OpenVinoEngine.compile(spec, bundle.members).export()
     facts = {
         "build_seconds": round(time.monotonic() - start, 3),
         "built_at": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),

@@ -5,9 +5,10 @@ answered.
 
 Rules this file keeps:
 
-1. Each classifier is opened as ever, with the settings that were proven but for the number of threads, and is tried on the golden frames before it answers: how sums
-   are split among threads may round otherwise.
-2. Results come in the order of the items, and no more than a few are waiting: a folder of a million files needs the memory of a few.
+1. Each classifier is opened as ever, with the settings that were proven but for the number of threads. All have the same engine and threads, and one of them is tried on
+   the golden frames before any answers: how sums are split among threads may round otherwise.
+2. Results come in the order of the items, and no more than a few are waiting: a folder of a million files needs the memory of what a few give.
+3. Where the results are no longer wanted, as after Ctrl-C, nothing new is begun, and work that looks at `stopping` ends early.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -59,9 +61,10 @@ class Pool:
         bundle = _shared(open_bundle(path), max(1, cores() // workers))
         self._open: queue.SimpleQueue[Classifier] = queue.SimpleQueue()
         self.workers = workers
+        self.stopping = threading.Event()
         with ExitStack() as opened:
             self.classifiers = [opened.enter_context(Classifier(bundle)) for _ in range(workers)]
-            _try(bundle, self.classifiers[0])
+            _try(bundle, self.classifiers)
             self._close = opened.pop_all()
         for classifier in self.classifiers:
             self._open.put(classifier)
@@ -80,9 +83,11 @@ class Pool:
         """What a function gives for each item, in their order.
 
         Args:
-            work: Called in some thread with a classifier that nobody else uses meanwhile. What it raises comes out in its turn, and ends the rest.
+            work: Called in some thread with a classifier that nobody else uses meanwhile. What it raises comes out in its turn, and ends the rest. Work that
+                takes long looks at `stopping`.
             items: Taken one by one, as results are.
         """
+        self.stopping.clear()
         with ThreadPoolExecutor(self.workers, thread_name_prefix="edgekit-pool") as threads:
             waiting: deque[Future[Result]] = deque()
             try:
@@ -93,6 +98,7 @@ class Pool:
                 while waiting:
                     yield waiting.popleft().result()
             finally:
+                self.stopping.set()
                 for future in waiting:
                     future.cancel()
 
@@ -125,7 +131,11 @@ def _shared(bundle: Bundle, threads: int) -> Bundle:
     return dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, engines=tuple(usable)))
 
 
-def _try(bundle: Bundle, classifier: Classifier) -> None:
+def _try(bundle: Bundle, classifiers: Sequence[Classifier]) -> None:
+    classifier = classifiers[0]
+    names = sorted({one.engine_name for one in classifiers})
+    if len(names) > 1:
+        raise TargetError(f"{bundle.path}: the workers came to different engines, {' and '.join(names)}", hint="edgekit doctor")
     spec = next(spec for spec in bundle.manifest.engines if spec.name == classifier.engine_name)
     golden = selftest.read_golden(bundle, spec)
     found = selftest.compare(bundle.manifest, spec, golden, selftest.answer_clip(classifier.engine, golden.frames))

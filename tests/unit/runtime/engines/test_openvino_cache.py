@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,8 +18,8 @@ from edgekit.runtime import selftest
 from edgekit.runtime.classifier import load
 from edgekit.runtime.engines import openvino_cache
 from edgekit.runtime.engines.cache_keys import Entry, HostKey
-from edgekit.runtime.engines.engine_cache import ENVIRONMENT
-from edgekit.runtime.engines.openvino import load_library
+from edgekit.runtime.engines.engine_cache import ENVIRONMENT, EngineCache
+from edgekit.runtime.engines.openvino import OpenVinoEngine, load_library
 
 
 @pytest.fixture
@@ -30,6 +32,13 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def path(tmp_path):
     return write_device_bundle(tmp_path / "x.edgekit")
+
+
+class Silent:
+    """A progress that nobody sees."""
+
+    def __getattr__(self, name):
+        return lambda *_, **__: None
 
 
 def origin(path):
@@ -52,7 +61,25 @@ def test_a_model_compiled_ahead_gives_the_same_answers(cache, path, capfd):
     after = load(path).predict(frame(1))
     assert (after.logits, after.probabilities) == (before.logits, before.probabilities)
     np.testing.assert_array_equal(after.cam, before.cam)
-    assert "nothing was done" in built(capfd, path)
+    assert built(capfd, path).startswith("PASS  openvino; already built")
+
+
+def test_two_builds_at_the_same_time_keep_one_good_model(cache, path, monkeypatch):
+    """The second waits, finds what the first has kept, and neither exports a model that came from the cache."""
+    bundle, exported = open_bundle(path), []
+    spec = bundle.manifest.engines[0]
+    real = OpenVinoEngine.compile.__func__
+
+    def slow(cls, *given):
+        exported.append(time.sleep(0.3))
+        return real(cls, *given)
+
+    monkeypatch.setattr(OpenVinoEngine, "compile", classmethod(slow))
+    with ThreadPoolExecutor(3) as threads:
+        tried = list(threads.map(lambda _: ahead.compile_ahead(bundle, spec, EngineCache(), Silent()), range(3)))
+    assert [one.status for one in tried] == ["PASS"] * 3
+    assert len(exported) == 1
+    assert origin(path) == "compiled ahead"
 
 
 def test_opening_writes_nothing(cache, path):
@@ -113,6 +140,8 @@ def test_another_machine_or_model_has_another_key(path, monkeypatch):
         changed = {**bundle.members, spec.files[role]: memoryview(bytes(bundle.members[spec.files[role]]) + b" ")}
         names.add(openvino_cache.entry_key(spec, changed, version).name)
     host = openvino_cache._this_host(version)
+    monkeypatch.setattr(openvino_cache.os, "sched_getaffinity", lambda _: set(range(77)))
+    assert openvino_cache._this_host(version).cores == 77
     for change in ({"cpu": "x"}, {"instruction_sets": ("x",)}, {"cores": 99}, {"architecture": "x"}):
         monkeypatch.setattr(openvino_cache, "_this_host", lambda _, change=change: dataclasses.replace(host, **change))
         names.add(openvino_cache.entry_key(spec, bundle.members, version).name)

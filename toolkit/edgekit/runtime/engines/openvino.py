@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,6 +30,9 @@ from edgekit.runtime.engines.cache_keys import Unusable
 
 DEVICES = ("CPU", "GPU", "NPU")
 """What the setting DEVICE may be; the first where it is left out."""
+
+_Make = Callable[[Any, EngineSpec, Mapping[str, memoryview], str], tuple[Any, str]]
+"""Takes the core, the manifest's entry, the members and the device; gives the compiled model and where it comes from."""
 
 COMPILED_AHEAD = "compiled ahead"
 """What `describe` says of a model that was read from the cache."""
@@ -118,14 +121,22 @@ class OpenVinoEngine(Engine):
 
     @classmethod
     def open(cls, spec: EngineSpec, members: Mapping[str, memoryview]) -> OpenVinoEngine:
+        return cls._opened(spec, members, _ready)
+
+    @classmethod
+    def compile(cls, spec: EngineSpec, members: Mapping[str, memoryview]) -> OpenVinoEngine:
+        """As `open`, from the bundle's own model and never from the cache: what is kept there must not be made from what is kept there."""
+        return cls._opened(spec, members, lambda *given: (_compile(*given), "compiled now"))
+
+    @classmethod
+    def _opened(cls, spec: EngineSpec, members: Mapping[str, memoryview], make: _Make) -> OpenVinoEngine:
         _check_spec(spec)
-        openvino = load_library()
-        version = openvino.__version__.split("-")[0]
+        version = load_library().__version__.split("-")[0]
         check_version("OpenVINO", version, spec)
         core = shared_core()
         device = spec.settings.get("DEVICE", DEVICES[0])
         check_device(device)
-        compiled, origin = _ready(core, spec, members, device)
+        compiled, origin = make(core, spec, members, device)
         for key in _VERIFIED:
             _check_setting(compiled, key, spec.settings[key])
         _check_execution(compiled, device)

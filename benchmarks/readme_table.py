@@ -18,6 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from readme_runtime import cold_start, input_gate, speed, throughput
+from readme_words import Result, interval, measured, ratio, signed, table
+
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -31,14 +34,14 @@ NAMES = (
     "engines",
     "architectures",
     "speed",
+    "throughput",
     "cold_start",
+    "input_gate",
     "precision",
     "reproducible",
 )
 
 BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
-
-Result = Mapping[str, Any]
 
 
 def load_results(folder: Path = RESULTS) -> dict[str, Any]:
@@ -67,7 +70,9 @@ def render(results: Mapping[str, Any]) -> str:
         ("engines", engines),
         ("architectures", architectures),
         ("speed", speed),
+        ("throughput", throughput),
         ("cold_start", cold_start),
+        ("input_gate", input_gate),
         ("precision", precision),
         ("reproducible", reproducible),
     )
@@ -333,26 +338,6 @@ def overlay(result: Result) -> str:
     return f"{text}\n\n{table(header, rows)}"
 
 
-def speed(result: Result) -> str:
-    """Ratios of medians, interleaved."""
-    rows = [
-        (name, ratio(item["eager_over_int8"]), ratio(item["predict_over_bare"]), ratio(item["map_over_plain"]))
-        for name, item in result["architectures"].items()
-    ]
-    header = ("model", "PyTorch eager FP32 ÷ INT8 here", "`predict` ÷ bare OpenVINO without map", "graph with map ÷ without")
-    rows_px, columns_px = result["frame"]
-    text = f"**Speed**, ratios of medians with 95 % intervals, interleaved, frame of {rows_px} × {columns_px}, {measured(result)}:"
-    return f"{text}\n\n{table(header, rows)}"
-
-
-def cold_start(result: Result) -> str:
-    """From a fresh process to the first answer."""
-    return (
-        f"**Cold start** of `{result['bundle']}`: {result['edgekit_ms']:.0f} ms from a fresh process to the first answer, against {result['bare_ms']:.0f} ms of the shortest "
-        f"OpenVINO script for the same model: {result['ratio']:.2f}× ({result['low']:.2f}–{result['high']:.2f}), median of {result['runs']}, {measured(result)}."
-    )
-
-
 def precision(result: Result) -> str:
     """What OpenVINO's own choice of precision would have done."""
     return (
@@ -365,38 +350,6 @@ def reproducible(result: Result) -> str:
     """Whether two compiles gave the same bytes."""
     said = [f"`{name}` {'the same bytes' if item['identical'] else 'DIFFERENT bytes'}" for name, item in result["teachers"].items()]
     return f"**Reproducible**: compiled twice with an empty stage cache, {', '.join(said)}, {measured(result)}."
-
-
-def measured(result: Result) -> str:
-    """Where and when."""
-    host = result["host"]
-    return f"{host['cpu_model']}, {host['cores_usable']} cores, {result['date']}"
-
-
-def interval(figure: Mapping[str, float | None]) -> str:
-    """A figure with its interval, as the command line writes it."""
-    if figure["value"] is None:
-        return "undefined"
-    if figure["low"] is None or figure["high"] is None:
-        return f"{figure['value']:.3f}"
-    return f"{figure['value']:.3f} ({figure['low']:.3f}–{figure['high']:.3f})"
-
-
-def signed(value: float | None) -> str:
-    """A difference, with a minus sign as it is printed."""
-    return "undefined" if value is None else f"{value:+.4f}".replace("-", "−")
-
-
-def ratio(item: Mapping[str, Any]) -> str:
-    """A ratio of medians with its interval."""
-    unsteady = "" if item["steady"] else ", not steady"
-    return f"{item['ratio']:.2f}× ({item['low']:.2f}–{item['high']:.2f}{unsteady})"
-
-
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A Markdown table."""
-    lines = [header, tuple("---" for _ in header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def insert(page: str, text: str) -> str:

@@ -37,7 +37,11 @@ class Engine:
         self.milliseconds = milliseconds
         self.calls = 0
 
-    def infer(self, _):
+    def initial_state(self):
+        return None
+
+    def infer(self, _, state):
+        assert state is None
         self.calls += 1
         time.sleep(self.milliseconds / 1000)
 

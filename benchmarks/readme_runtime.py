@@ -1,0 +1,89 @@
+"""The parts of the README's table about the device: speed, throughput, starts, streams, the profiler, the input gate. Used by `readme_table.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from readme_words import interval, measured, ratio, table
+
+Result = Mapping[str, Any]
+
+
+def speed(result: Result) -> str:
+    """Ratios of medians, interleaved."""
+    columns = {
+        "eager_over_int8": "PyTorch eager FP32 ÷ INT8 here",
+        "predict_over_bare": "`predict` ÷ bare OpenVINO without map and preprocessing",
+        "overlay_over_bare": "with overlay",
+        "preprocess_over_bare": "preprocessing alone",
+        "infer_over_bare": "inference with map alone",
+        "map_over_plain": "graph with map ÷ without",
+    }
+    rows = [
+        (name, f"{item['predict_over_bare']['a_median_ms']:.1f} ms", *(ratio(item[key]) for key in columns))
+        for name, item in result["architectures"].items()
+    ]
+    rows_px, columns_px = result["frame"]
+    text = f"**Speed**, ratios of medians with 95 % intervals, interleaved, frame of {rows_px} × {columns_px}, {measured(result)}:"
+    return f"{text}\n\n{table(('model', '`predict`, median', *columns.values()), rows)}"
+
+
+def throughput(result: Result) -> str:
+    """A folder on all cores."""
+    rows = []
+    for name, item in result["architectures"].items():
+        rates, stages = item["frames_per_second"], item["stages_ms"]
+        rows.append(
+            (
+                name,
+                f"{rates['edgekit']:.0f}",
+                f"{rates['throughput']:.0f} / {rates['latency']:.0f}",
+                f"{item['ratio']:.2f} ({item['low']:.2f}–{item['high']:.2f})",
+                " / ".join(f"{stages[stage]:.1f}" for stage in ("read", "preprocess", "infer", "predict")),
+            )
+        )
+    header = (
+        *(
+            "model",
+            "edgekit, frames a second",
+            "`benchmark_app`, throughput / latency mode",
+            "ratio to the faster (least–most of the blocks)",
+        ),
+        "one worker, ms: read / preprocess / infer / predict",
+    )
+    text = f"**Throughput** over {result['files']} PNG files, read, decoded, preprocessed, inferred and explained by {result['jobs']} jobs, {measured(result)}:"
+    return f"{text}\n\n{table(header, rows)}"
+
+
+def cold_start(result: Result) -> str:
+    """From a fresh process to the first answer."""
+    said = []
+    for name, words in (
+        ("without_cache", "without a model cache"),
+        ("with_cache", "with the model compiled ahead, and OpenVINO's CACHE_DIR for the bare script"),
+    ):
+        time, memory = result[name]["ms"], result[name]["peak_mib"]
+        said.append(
+            f"{words}, {time['edgekit']:.0f} ms against {time['bare']:.0f} ms: {time['ratio']:.2f}× ({time['low']:.2f}–{time['high']:.2f}), "
+            f"and a peak of {memory['edgekit']:.0f} MiB against {memory['bare']:.0f} MiB: {memory['ratio']:.2f}×"
+        )
+    return (
+        f"**Cold start** of `{result['bundle']}`, from a fresh process to the first answer, against the shortest OpenVINO script for the same model: "
+        f"{'; '.join(said)}; median of {result['runs']}, {measured(result)}."
+    )
+
+
+def input_gate(result: Result) -> str:
+    """What the gate refuses."""
+    rows = []
+    for name, item in result["teachers"].items():
+        known = {found["split"]: found for found in item["known"]}
+        foreign = [f"{_short(found['set'])} {found['refused']['value']:.0%} ({found['auroc']['value']:.2f})" for found in item["foreign"]]
+        rows.append((name, str(item["groups"]), interval(known["test"]["refused"]), ", ".join(foreign)))
+    header = ("classifier", "patients or groups in `val`", "known frames of `test` refused", "foreign frames refused (AUROC)")
+    return f"**Input gate**: shares refused at the bundle's own limits, {measured(result)}:\n\n{table(header, rows)}"
+
+
+def _short(name: str) -> str:
+    return name.removesuffix("/manifest.csv")

@@ -1,0 +1,40 @@
+"""How figures are written in the README's table; used by `readme_table.py` and its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Result = Mapping[str, Any]
+
+
+def measured(result: Result) -> str:
+    """Where and when."""
+    host = result["host"]
+    return f"{host['cpu_model']}, {host['cores_usable']} cores, {result['date']}"
+
+
+def interval(figure: Mapping[str, float | None]) -> str:
+    """A figure with its interval, as the command line writes it."""
+    if figure["value"] is None:
+        return "undefined"
+    if figure["low"] is None or figure["high"] is None:
+        return f"{figure['value']:.3f}"
+    return f"{figure['value']:.3f} ({figure['low']:.3f}–{figure['high']:.3f})"
+
+
+def signed(value: float | None) -> str:
+    """A difference, with a minus sign as it is printed."""
+    return "undefined" if value is None else f"{value:+.4f}".replace("-", "−")
+
+
+def ratio(item: Mapping[str, Any]) -> str:
+    """A ratio of medians with its interval."""
+    unsteady = "" if item["steady"] else ", not steady"
+    return f"{item['ratio']:.2f}× ({item['low']:.2f}–{item['high']:.2f}{unsteady})"
+
+
+def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -73,7 +73,7 @@ def test_run_goes_on_after_a_bad_input(project, tmp_path, capfd):
     assert ["empty" in bad[0]["error"], "no such file" in bad[1]["error"], "not a picture" in bad[2]["error"]] == [True] * 3
     assert [line["label"] for line in ran.lines if "error" not in line] == ["b-lines"] * 2
     assert len(ran.starting("error:")) == len(ran.starting("hint:")) == 3
-    assert ran.err.splitlines()[-1] == "3 inputs could not be answered"
+    assert ran.err.splitlines()[-1] == "3 files or frames could not be answered or drawn"
 
 
 def test_run_goes_on_in_a_folder(project, tmp_path, capfd):

@@ -48,6 +48,10 @@ class FakeClip:
     fails: Callable[[int], Exception | None] = lambda _: None
     assessable: Callable[[int], bool] = lambda _: True
     calls: list[bool] = field(default_factory=list)
+    resets: list[int] = field(default_factory=list)
+
+    def reset(self) -> None:
+        self.resets.append(len(self.calls))
 
     def predict(self, frame: np.ndarray, *, explain: bool = True) -> Any:
         call = len(self.calls)

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from edgekit.errors import (
     BundleError,
@@ -48,8 +48,7 @@ _HINTS: Mapping[type[EdgekitError], str] = {
 
 def print_json(document: Mapping[str, Any], *, line: bool = False) -> None:
     """One JSON document on stdout, in ASCII; `line` puts it on one line, for JSON Lines. NaN is never written."""
-    sys.stdout.write(json.dumps(document, indent=None if line else 2, allow_nan=False) + "\n")
-    sys.stdout.flush()
+    _write(json.dumps(document, indent=None if line else 2, allow_nan=False) + "\n", flush=True)
 
 
 @contextlib.contextmanager
@@ -66,9 +65,37 @@ def only_a_document() -> Iterator[None]:
         os.close(kept)
 
 
-def say(text: str = "") -> None:
-    """A line for people, on stdout."""
-    sys.stdout.write(_printable(text) + "\n")
+def say(text: str = "", *, flush: bool = False) -> None:
+    """A line for people, on stdout; `flush` where it must be seen at once, also through a pipe."""
+    _write(_printable(text) + "\n", flush=flush)
+
+
+def _write(text: str, *, flush: bool) -> None:
+    """On stdout.
+
+    Raises:
+        OutputError: It was closed, or its disk is full.
+        BrokenPipeError: Whoever read it has gone; the command line ends quietly then.
+    """
+    stdout: TextIO | None = sys.stdout
+    if stdout is None:  # what Python makes of a descriptor that was closed before the start
+        raise OutputError("stdout is closed, so results cannot be printed", hint="leave it open, or send it to a file")
+    try:
+        stdout.write(text)
+        if flush:
+            stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        give_up_stdout()
+        raise OutputError(f"stdout cannot be written: {error.strerror or error}", hint="is the disk full?") from error
+
+
+def give_up_stdout() -> None:
+    """Sends what is still in its buffer nowhere: at its end Python would try to write that again, and fail again."""
+    stdout: TextIO | None = sys.stdout
+    with contextlib.suppress(OSError, ValueError, AttributeError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - not a path of ours
+        os.dup2(nowhere.fileno(), stdout.fileno() if stdout is not None else 1)
 
 
 def tell(text: str) -> None:

@@ -1,7 +1,7 @@
 """The command line: one module a command; this one puts them together and is the one place that catches errors and sets exit codes.
 
 Exit codes: 0 done; 1 an edgekit error (one clear message, a hint, no traceback); 2 usage; 3 refused by the acceptance gate; 4 a limit or comparison found
-a regression; 130 interrupted, 143 terminated.
+a regression; 129 the terminal was closed, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from edgekit.cli import compile as compile_command
 from edgekit.cli.console import report_error, tell
 from edgekit.errors import EdgekitError
 
-INTERRUPTED, TERMINATED = 130, 143
+HUNG_UP, INTERRUPTED, TERMINATED = 129, 130, 143
 
-# Both unwind the stack, so that nothing half-written stays; the code is the shell's own, 128 + the signal.
+# All unwind the stack, so that nothing half-written stays; the code is the shell's own, 128 + the signal.
 _STOPPED = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
+if hasattr(signal, "SIGHUP"):
+    _STOPPED[signal.SIGHUP] = HUNG_UP
 
 app = typer.Typer(
     name="edgekit",
@@ -63,7 +65,9 @@ def _options(version: bool = typer.Option(False, "--version", help="Print the ve
 def run_command_line() -> None:
     """The console script."""
     for number in _STOPPED:
-        signal.signal(number, _stop)
+        # nohup has it ignored, and means it.
+        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
     # A name of a file that is no text, or a terminal that has no such sign, must not end the work.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from edgekit.cli.run_jobs import Jobs
     from edgekit.runtime.prediction import Drawing
 
+LONGEST_FRAME_MS = 600_000.0
+
 
 def run(
     bundle: Path = typer.Argument(metavar="BUNDLE", help="A bundle (.edgekit)."),
@@ -69,6 +71,14 @@ def run(
         bool | None,
         typer.Option("--supervise/--no-supervise", help="Run the engine in a process of its own, watched; default for live inputs."),
     ] = None,
+    frame_limit_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--frame-limit-ms",
+            metavar="MS",
+            help="Start a watched engine anew that gives no answer in this time; default 1000, or the deadline where that is longer.",
+        ),
+    ] = None,
     jobs: Annotated[
         int,
         typer.Option(
@@ -88,6 +98,8 @@ def run(
     drawing = _drawing(colormap, contours=contours, annotate=annotate, against=against, min_probability=min_probability)
     live, together = _live(fps, deadline_ms, seconds), _together(aggregate, top_k, smooth)
     is_live = any(live.plays(str(name)) for name in inputs)
+    supervised = is_live if supervise is None else supervise
+    limit_ms = _frame_limit_ms(frame_limit_ms, live, supervised=supervised)
     if not is_live and (deadline_ms is not None or seconds is not None):
         raise DataError("--deadline-ms and --seconds are for live inputs", hint="a camera, or files with --fps")
     if overlay is not None:
@@ -95,7 +107,7 @@ def run(
     overlays = None if overlay is None else Overlays(overlay, explain, drawing)
     if jobs > 1 and (is_live or supervise or aggregate is not None or smooth is not None):
         raise DataError("--jobs answers files each for itself", hint="leave out --fps, --aggregate, --smooth and --supervise, or --jobs")
-    service = Service(bundle=bundle, supervise=is_live if supervise is None else supervise, port=health, log=log, jobs=jobs)
+    service = Service(bundle=bundle, supervise=supervised, frame_limit_ms=limit_ms, port=health, log=log, jobs=jobs)
     with service.running() as opened:
         classifier = opened.classifier
         if overlays is not None:
@@ -114,7 +126,7 @@ def run(
             if is_live:
                 summarize(opened.health.snapshot())
     if failed:
-        tell(f"{failed} {'input' if failed == 1 else 'inputs'} could not be answered")
+        tell(f"{failed} {'file or frame' if failed == 1 else 'files or frames'} could not be answered or drawn")
         raise typer.Exit(1)
 
 
@@ -146,6 +158,22 @@ def _live(fps: str | None, deadline_ms: float | None, seconds: float | None) -> 
     except ValueError:
         rate = math.nan
     return Live(fps=check_fps(rate), deadline_ms=deadline_ms, seconds=seconds)
+
+
+def _frame_limit_ms(asked_ms: float | None, live: Live, *, supervised: bool) -> float:
+    """When a frame has hung its engine: never before the deadline that the user allows it, and not below what is shipped."""
+    from edgekit.runtime.stream import LONGEST_DEADLINE_MS, StreamOptions
+    from edgekit.runtime.supervisor import DEFAULT
+
+    if asked_ms is None:
+        period_s = None if live.fps is None else 1 / live.fps
+        deadline_ms = live.deadline_ms or StreamOptions(period_s=period_s).limit_ms or 0.0
+        return max(DEFAULT.frame_limit_ms, min(deadline_ms, LONGEST_DEADLINE_MS))
+    if not supervised:
+        raise DataError("--frame-limit-ms is for an engine that is watched", hint="add --supervise, or leave it out")
+    if not 0 < asked_ms <= LONGEST_FRAME_MS:
+        raise DataError(f"--frame-limit-ms is above 0 and at most {LONGEST_FRAME_MS:.0f}, not {asked_ms:g}", hint="for instance 5000")
+    return asked_ms
 
 
 def _together(aggregate: str | None, top_k: int | None, smooth: str | None) -> Together:

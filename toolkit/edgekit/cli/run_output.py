@@ -44,12 +44,12 @@ class Printer:
     def __init__(self, classifier: Classifier | Supervised, *, as_json: bool) -> None:
         self._classifier, self._as_json = classifier, as_json
 
-    def result(self, result: StreamResult, drawn: Drawn, *, live: bool) -> None:
-        """One line for a frame."""
+    def result(self, result: StreamResult, drawn: Drawn, *, live: bool, maps: bool = True) -> None:
+        """One line for a frame; `maps` says whether any was asked for."""
         if result.error is not None:
             self.bad(result.input, result.error, **({"frame": result.frame, **_times(result)} if live else {}))
         else:
-            self._put(self._line(result, drawn, live=live) if self._as_json else _sentence(result, drawn, live=live))
+            self._put(self._line(result, drawn, live=live) if self._as_json else _sentence(result, drawn, live=live, maps=maps))
 
     def bad(self, name: str, error: EdgekitError, **more: Any) -> None:
         """An input, or a frame, that could not be answered."""
@@ -57,12 +57,21 @@ class Printer:
             self._put({"input": name, "error": error.message, **more})
         self._put(error)
 
+    @property
+    def shows_maps(self) -> bool:
+        """Whether its lines say something of a map."""
+        return self._as_json
+
+    def problem(self, error: EdgekitError) -> None:
+        """Something beside an answer went wrong; for people alone."""
+        self._put(error)
+
     def put(self, what: Printed) -> None:
-        """Prints what a `Kept` printer kept."""
+        """Prints what a `Kept` printer kept, at once: whoever reads a pipe reads a stream."""
         if isinstance(what, EdgekitError):
             report_error(what)
         elif isinstance(what, str):
-            say(what)
+            say(what, flush=True)
         else:
             print_json(what, line=True)
 
@@ -171,7 +180,7 @@ def _ranked(probabilities: dict[str, float]) -> str:
     return "  ".join(f"{name} {probability:.3f}" for name, probability in ranked)
 
 
-def _sentence(result: StreamResult, drawn: Drawn, *, live: bool) -> str:
+def _sentence(result: StreamResult, drawn: Drawn, *, live: bool, maps: bool) -> str:
     from edgekit.runtime.degradation import FULL
 
     parts, prediction = [result.input, f"frame {result.frame}"], result.prediction
@@ -183,7 +192,7 @@ def _sentence(result: StreamResult, drawn: Drawn, *, live: bool) -> str:
         if prediction.probabilities:
             parts.append(f"({_ranked(prediction.probabilities)})")
         parts.append(f"{prediction.latency_ms:.1f} ms")
-        reason = _reason(prediction, drawn)
+        reason = _reason(prediction, drawn, maps=maps)
     if result.smoothed is not None:
         parts.append(f"smoothed: {_named(result.smoothed.label)} ({_ranked(result.smoothed.probabilities)})")
     if live:
@@ -204,10 +213,11 @@ def _clip_sentence(name: str, aggregate: str, found: Combined | None, left_out: 
     return f"{name}  clip  {shown}  {counted}"
 
 
-def _reason(prediction: Prediction, drawn: Drawn) -> str:
-    """What is missing from the answer or from its overlay, and why the engines before the one that answered did not."""
+def _reason(prediction: Prediction, drawn: Drawn, *, maps: bool = True) -> str:
+    """What is missing from the answer or from its overlay, and why the engines before the one that answered did not; nothing of a map that nobody asked for."""
     passed_over = f"answered by {prediction.engine}, because {'; '.join(prediction.engine_notes)}" if prediction.engine_notes else ""
-    return "; ".join(filter(None, (prediction.reason, drawn.withheld, passed_over)))
+    missing = prediction.reason if maps or not prediction.assessable else ""
+    return "; ".join(filter(None, (missing, drawn.withheld, passed_over)))
 
 
 def summarize(found: HealthSnapshot) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,7 @@ class Service:
     Attributes:
         bundle: The bundle.
         supervise: Whether its engine runs in a process of its own, watched.
+        frame_limit_ms: A frame that is not answered in this time has hung it.
         port: Where health is served on the loopback; None for nowhere.
         log: The file that events are added to; None for no log.
         jobs: Classifiers that share the cores; 1 for one that has them all.
@@ -49,6 +50,7 @@ class Service:
 
     bundle: Path
     supervise: bool
+    frame_limit_ms: float
     port: int | None
     log: Path | None
     jobs: int = 1
@@ -86,9 +88,13 @@ class Service:
 
     def _classifier(self, recorder: Health) -> Classifier | Supervised:
         from edgekit.runtime.classifier import load
-        from edgekit.runtime.supervisor import Supervised
+        from edgekit.runtime.supervisor import DEFAULT, Supervised
 
-        return Supervised(self.bundle, on_restart=recorder.restarted) if self.supervise else load(self.bundle)
+        if not self.supervise:
+            return load(self.bundle)
+        first_ms = max(DEFAULT.first_frame_limit_ms, self.frame_limit_ms)
+        options = replace(DEFAULT, frame_limit_ms=self.frame_limit_ms, first_frame_limit_ms=first_ms)
+        return Supervised(self.bundle, options=options, on_restart=recorder.restarted)
 
     def _serve(self, stack: contextlib.ExitStack, recorder: Health) -> None:
         from edgekit.runtime.endpoint import serve

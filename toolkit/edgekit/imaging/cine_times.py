@@ -3,7 +3,8 @@
 Rules this file keeps:
 
 1. Frame Increment Pointer decides between Frame Time and Frame Time Vector; without it Frame Time comes first, then the vector, then Cine Rate.
-2. Times are for playing, and decide no pixel. What is not usable (zero, negative, too few, no number) is no time, and whoever plays the cine has to name a rate.
+2. Times are for playing, and decide no pixel. What is not usable (zero, negative, too few, no number, frames that are more than a day or less than a microsecond apart) is
+   no time, and whoever plays the cine has to name a rate.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from edgekit.imaging.dicom_attributes import Attributes
 
 _FRAME_TIME, _FRAME_TIME_VECTOR = 0x00181063, 0x00181065
 _MS_A_SECOND = 1000
+_USABLE_S = (1e-6, 86_400.0)
 
 
 def frame_times(attributes: Attributes, frames: int) -> Iterator[float | None]:
@@ -41,6 +43,8 @@ def frame_times(attributes: Attributes, frames: int) -> Iterator[float | None]:
         period_s /= _MS_A_SECOND
     elif rate := _positive(attributes, "CineRate"):
         period_s = 1 / rate
+    if period_s is not None and not _usable(period_s):
+        period_s = None
     yield from (None if period_s is None else index * period_s for index in itertools.count())
 
 
@@ -49,7 +53,7 @@ def _positive(attributes: Attributes, keyword: str) -> float | None:
         found = attributes.number(keyword)
     except DataError:  # rule 2
         return None
-    return found if found is not None and found > 0 else None
+    return found if found is not None and math.isfinite(found) and found > 0 else None
 
 
 def _vector(attributes: Attributes, frames: int) -> list[float] | None:
@@ -63,5 +67,9 @@ def _vector(attributes: Attributes, frames: int) -> list[float] | None:
         values = [float(value) for value in found]
     except (TypeError, ValueError):  # rule 2
         return None
-    usable = all(math.isfinite(value) and value > 0 for value in values[1:])
+    usable = all(_usable(value / _MS_A_SECOND) for value in values[1:])
     return values if usable and frames > 1 else None
+
+
+def _usable(seconds: float) -> bool:
+    return _USABLE_S[0] <= seconds <= _USABLE_S[1]

@@ -111,6 +111,17 @@ def read_timed(path: Path) -> Iterator[tuple[NDArray[np.uint8], float | None]]:
         yield from zip(_shown(found, pixels), times, strict=False)
 
 
+def count_frames(path: Path) -> int:
+    """How many frames an object says it has, without reading one. Errors as in `read_timed`."""
+    _require_pydicom(path)
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    with file:
+        return _open(path, file).attributes.whole("NumberOfFrames", 1)
+
+
 def _shown(found: _Object, pixels: PixelData) -> Iterator[NDArray[np.uint8]]:
     if pixels.samples == 3:
         yield from (colour_8_bits(stored, pixels.stored.bits_stored) for stored in dicom_pixels.decode(pixels))

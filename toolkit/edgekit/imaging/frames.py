@@ -35,7 +35,7 @@ def _still(read: Callable[[Path], Iterator[NDArray[np.uint8]]]) -> Reader:
 class Format:
     """One file format: a file that has `magic` at byte `offset` is a `name`, read by `read` (None: known, but not read).
 
-    `moving` says that its frames follow each other in time, so that together they are one clip.
+    `moving` says that its frames follow each other in time, so that together they are one clip; `count` says how many a file has, where it may be one.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Format:
     magic: bytes
     read: Reader | None = None
     moving: bool = False
+    count: Callable[[Path], int] | None = None
 
 
 # The extension point: a new format is a row here. The second DICOM row is a file whose writer left out the 128-byte preamble but wrote the
@@ -50,8 +51,8 @@ class Format:
 FORMATS: tuple[Format, ...] = (
     Format(name="PNG", offset=0, magic=b"\x89PNG\r\n\x1a\n", read=_still(raster.read_png)),
     Format(name="JPEG", offset=0, magic=b"\xff\xd8\xff", read=_still(raster.read_jpeg)),
-    Format(name="DICOM", offset=128, magic=b"DICM", read=dicom.read_timed, moving=True),
-    Format(name="DICOM", offset=0, magic=b"\x02\x00\x00\x00UL\x04\x00", read=dicom.read_timed, moving=True),
+    Format(name="DICOM", offset=128, magic=b"DICM", read=dicom.read_timed, moving=True, count=dicom.count_frames),
+    Format(name="DICOM", offset=0, magic=b"\x02\x00\x00\x00UL\x04\x00", read=dicom.read_timed, moving=True, count=dicom.count_frames),
     Format(name="MP4 or MOV video", offset=4, magic=b"ftyp", read=video.read_mp4, moving=True),
     # Files of the first QuickTime versions begin without a type.
     *(Format(name="MP4 or MOV video", offset=4, magic=box, read=video.read_mp4, moving=True) for box in (b"moov", b"mdat", b"wide")),
@@ -121,6 +122,17 @@ def format_of(path: Path) -> Format:
         known = f"its format, {found[0].name}, is not read" if found else "the file is not a picture that edgekit knows"
         raise DataError(f"{path}: {known}", hint=_READ_HERE)
     return next(iter(readers.values()))
+
+
+def is_moving(path: Path) -> bool:
+    """Whether a file is a clip of its own: a video, or an object of several frames.
+
+    Raises:
+        DataError: It cannot be read.
+        MissingEngineError: A decoder that it needs is not installed.
+    """
+    found = format_of(path)
+    return found.moving and (found.count is None or found.count(path) > 1)
 
 
 def only_frame(path: Path) -> NDArray[np.uint8]:

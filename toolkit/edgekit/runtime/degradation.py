@@ -5,10 +5,12 @@ Rules this file keeps:
 1. The steps are those of `STEPS`, in this order, one at a time in both directions: all maps, a map every few frames, no maps, fewer frames, no result.
    The answer itself is given up last, and openly.
 2. What is observed is a frame's age when all work on it is done, overlay included, against the deadline. A frame above `high` of the deadline weighs the
-   stream down; `strikes` of the last `window` frames on one step take it a step down.
+   stream down; `strikes` of the last `window` frames on one step take it a step down. The answer itself is given up only where frames are past the
+   deadline, and comes back where a probe's are not: an answer in time is worth more than the margin.
 3. It climbs a step when for `hold_s` fewer frames than that were above `low`. A climb that is undone within its hold doubles the next hold, up to
    `longest_hold_s`; one that lasts brings it back. So a load that stays costs a short try now and then, not a flicker.
-4. On the last step nothing is inferred but a probe every `probe_s`, whose result is measured and not shown: without it nobody would know that the load is gone.
+4. Where no maps are wanted there are no steps that give them up.
+5. On the last step nothing is inferred but a probe every `probe_s`, whose result is measured and not shown: without it nobody would know that the load is gone.
 """
 
 from __future__ import annotations
@@ -70,8 +72,9 @@ class Plan:
 class Ladder:
     """The steps of one stream. Times are seconds of any clock that never goes back."""
 
-    def __init__(self, options: LadderOptions = DEFAULT, *, enabled: bool = True) -> None:
+    def __init__(self, options: LadderOptions = DEFAULT, *, enabled: bool = True, maps: bool = True) -> None:
         self._options, self._enabled = options, enabled
+        self._steps = STEPS if maps else (FULL, LOWER_RATE, NO_RESULT)
         self._step = 0
         self._frames = 0
         self._above_high: deque[bool] = deque(maxlen=options.window)
@@ -84,12 +87,12 @@ class Ladder:
     @property
     def step(self) -> str:
         """Name of the step it stands on."""
-        return STEPS[self._step]
+        return self._steps[self._step]
 
     @property
     def frame_times(self) -> int:
         """Frame times from one frame that is taken to the next, at least."""
-        return self._options.rate_every if self._step >= STEPS.index(LOWER_RATE) else 1
+        return self._options.rate_every if self.step in (LOWER_RATE, NO_RESULT) else 1
 
     def plan(self, now_s: float) -> Plan:
         """Says what to do with the frame that was just taken."""
@@ -114,8 +117,10 @@ class Ladder:
         if not self._enabled:
             return
         options = self._options
-        self._above_high.append(age_ms > options.high * deadline_ms)
-        self._above_low.append(age_ms > options.low * deadline_ms)
+        high = 1.0 if self.step in (LOWER_RATE, NO_RESULT) else options.high
+        low = 1.0 if self.step == NO_RESULT else options.low
+        self._above_high.append(age_ms > high * deadline_ms)
+        self._above_low.append(age_ms > low * deadline_ms)
         if self._climbed_s is not None and now_s - self._climbed_s >= self._hold_s:
             # The climb lasted.
             self._climbed_s, self._hold_s = None, options.hold_s
@@ -129,7 +134,7 @@ class Ladder:
     def _down(self, now_s: float) -> None:
         if self._climbed_s is not None:
             self._climbed_s, self._hold_s = None, min(2 * self._hold_s, self._options.longest_hold_s)
-        self._move(min(self._step + 1, len(STEPS) - 1))
+        self._move(min(self._step + 1, len(self._steps) - 1))
         self._probe_due_s = now_s + self._options.probe_s
 
     def _maybe_up(self, now_s: float) -> None:

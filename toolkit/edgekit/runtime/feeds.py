@@ -55,6 +55,7 @@ class Shot:
         picture: What the source gave.
         number: Its place in the stream, from 0, those with an error included.
         frame_number: Its place among those without.
+        part_number: Its place among those of its part.
         captured_ns: When the source gave it, by the monotonic clock.
         captured_at: The same in UTC.
     """
@@ -64,6 +65,7 @@ class Shot:
     frame_number: int
     captured_ns: int
     captured_at: datetime
+    part_number: int = 0
 
 
 class Feed(Protocol):
@@ -92,17 +94,23 @@ class _Counter:
     clocks: Clocks
     number: int = 0
     frame_number: int = 0
+    part: str = ""
+    part_number: int = 0
 
     def shot(self, picture: Picture) -> Shot:
+        if picture.error is None and picture.part != self.part:
+            self.part, self.part_number = picture.part, 0
         made = Shot(
             picture=picture,
             number=self.number,
             frame_number=self.frame_number,
+            part_number=self.part_number,
             captured_ns=self.clocks.monotonic_ns(),
             captured_at=self.clocks.utc(),
         )
         self.number += 1
         self.frame_number += picture.error is None
+        self.part_number += picture.error is None
         self.health.captured()
         return made
 

@@ -5,7 +5,7 @@ Rules this file keeps:
 1. It is a fresh interpreter, never a fork: an engine's threads do not survive a fork, and locks that they held stay locked.
 2. Every wait has an end. Whoever is not answered in time gets a `LostError`, and the process is then to be ended: an answer that comes late would be taken for that of
    the next frame.
-3. `end` leaves nothing: the process is killed and reaped, each descriptor closed. A supervisor that is itself killed leaves nothing either (see rule 1 of
+3. `end` leaves nothing: the process is killed and reaped, each descriptor closed. One that does not even die is left to a thread that waits for it. A supervisor that is itself killed leaves nothing either (see rule 1 of
    `supervised_child.py`).
 4. It has a session of its own: Ctrl-C in a terminal is the supervisor's to answer.
 5. It runs in the root folder, so that no file beside the caller can be imported by accident.
@@ -15,6 +15,7 @@ Rules this file keeps:
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -38,6 +39,9 @@ MAX_QUOTED = 400
 """Characters of the process's last words that are quoted."""
 GRACE_S = 1.0
 """How long a process that was asked to go may take to give its engine back."""
+REAP_S = 2.0
+"""How long a killed process is waited for: one that the kernel holds in a driver's call ends when that does."""
+SLOW_HINT = "if it needs longer, raise frame_limit_ms (--frame-limit-ms), or run it unwatched (--no-supervise)"
 _KEPT_BYTES = 4096
 
 LossKind = Literal["hang", "death", "nonsense"]
@@ -87,8 +91,7 @@ class InferenceProcess:
         """
         self.ready: Ready | None = None
         self.was_asked = False
-        ours, theirs = socket.socketpair()
-        lifeline, held = os.pipe()
+        ours, theirs, lifeline, held = _descriptors()
         self._lifeline = os.fdopen(held, "wb", buffering=0)
         given = (theirs.fileno(), memory.descriptor, lifeline)
         arguments = [",".join(map(str, given)), command.runtime, str(command.bundle), command.engine or ""]
@@ -169,10 +172,10 @@ class InferenceProcess:
         try:
             self._channel.send(request, deadline_s=deadline_s)
         except TimeoutError:
-            raise LostError("hang", late, "") from None
+            raise LostError("hang", late, SLOW_HINT) from None
         except BrokenChannelError as error:
             raise self._gone(error) from error
-        reply, numbers = self._receive(deadline_s, late)
+        reply, numbers = self._receive(deadline_s, late, SLOW_HINT)
         if reply.ready is not None or reply.number != request.number:
             raise LostError("nonsense", f"answered request {reply.number} when it was asked for {request.number}", "")
         return reply, numbers
@@ -184,7 +187,10 @@ class InferenceProcess:
         self._ended = True
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
-        self._process.wait()
+        try:
+            self._process.wait(REAP_S)
+        except subprocess.TimeoutExpired:
+            threading.Thread(target=self._process.wait, name="edgekit-reap", daemon=True).start()
         self._channel.close()
         self._lifeline.close()
         self._words.close()
@@ -201,11 +207,11 @@ class InferenceProcess:
         """Kills it and no more; for another thread than the one that waits for an answer, which then gets a `LostError`."""
         self._process.kill()
 
-    def _receive(self, deadline_s: float, late: str) -> tuple[Reply, NDArray[np.float32]]:
+    def _receive(self, deadline_s: float, late: str, hint: str = "") -> tuple[Reply, NDArray[np.float32]]:
         try:
             return self._channel.receive(Reply, deadline_s=deadline_s)
         except TimeoutError:
-            raise LostError("hang", late, self._words.quoted()) from None
+            raise LostError("hang", late, "; ".join(filter(None, (self._words.quoted(), hint)))) from None
         except BrokenChannelError as error:
             raise self._gone(error) from error
 
@@ -218,6 +224,30 @@ class InferenceProcess:
         self._words.close()
         how = f"signal {-status}, {signal.strsignal(-status)}" if status < 0 else f"exit status {status}"
         return LostError("death", f"ended ({how})", self._words.quoted())
+
+
+def _descriptors() -> tuple[socket.socket, socket.socket, int, int]:
+    """A connection's two ends and a pipe's, none of them 0, 1 or 2: where a caller has closed those, the new process would take them for its own.
+
+    Raises:
+        TargetError: There are no more.
+    """
+    taken = list[int]()
+    try:
+        first, second = socket.socketpair()
+        taken += (first.detach(), second.detach())
+        taken += os.pipe()
+        for place, descriptor in enumerate(taken):
+            taken[place] = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+            os.close(descriptor)
+    except OSError as error:
+        for descriptor in taken:
+            os.close(descriptor)
+        raise TargetError(
+            f"cannot start a process for the engine: {error.strerror or error}", hint="close files, or raise the limit (ulimit -n)"
+        ) from error
+    ours, theirs, lifeline, held = taken
+    return socket.socket(fileno=ours), socket.socket(fileno=theirs), lifeline, held
 
 
 class _LastWords:

@@ -15,7 +15,8 @@ Rules this file keeps:
 4. Smoothing never hides the frame's own answer, and there is no smoothed answer where the frame has none.
 5. A frame that fails is reported and the stream goes on, as a scanner does; `MAX_FAILURES` in a row end it with the last error.
    Anything that is not edgekit's error ends it at once.
-6. Every captured frame is counted once: captured = processed + late + dropped + failed + those degraded to no result.
+6. Every captured frame is counted once: captured = processed + late + dropped + failed + those degraded to no result. One whose answer was interrupted has failed.
+7. Where another part of the input begins, such as the next patient's folder, everything that was built up is forgotten.
 """
 
 from __future__ import annotations
@@ -44,11 +45,21 @@ DEADLINE_FRAMES, LEAST_DEADLINE_MS = 4, 100.0
 """The deadline where none is named: four frame times, and not less than what a person takes for immediate (Miller 1968, AFIPS 33:267: 0.1 s)."""
 
 
+LONGEST_DEADLINE_MS, LONGEST_S = 60_000.0, 30 * 86_400.0
+"""Longest deadline, and longest time that a stream may be told to run."""
+
+INTERRUPTED = "interrupted"
+"""Kind of failure of a frame whose answer nobody waited for."""
+
+
 class Predictor(Protocol):
     """What answers: a `Clip`."""
 
     def predict(self, frame: NDArray[np.uint8], *, explain: bool = True) -> Prediction:
         """Answers the next frame of the source."""
+
+    def reset(self) -> None:
+        """Begins anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,19 +70,24 @@ class StreamOptions:
         period_s: Seconds from one frame to the next; None where frames are not paced, and then nothing is late and nothing is given up.
         deadline_ms: A result that is older is withheld; None for the default of the frame time.
         seconds: Longest that the stream runs; None for no limit.
+        explain: Whether maps are wanted.
         ladder: When it steps down and comes back.
     """
 
     period_s: float | None = None
     deadline_ms: float | None = None
     seconds: float | None = None
+    explain: bool = True
     ladder: LadderOptions = field(default_factory=LadderOptions)
 
     def __post_init__(self) -> None:
-        if self.deadline_ms is not None and not self.deadline_ms > 0:
-            raise DataError(f"a deadline is above 0 milliseconds, not {self.deadline_ms:g}", hint="for instance 100")
-        if self.seconds is not None and not self.seconds > 0:
-            raise DataError(f"a stream cannot run for {self.seconds:g} seconds", hint="give a time above 0")
+        if self.deadline_ms is not None and not 0 < self.deadline_ms <= LONGEST_DEADLINE_MS:
+            limits = f"above 0 and at most {LONGEST_DEADLINE_MS:.0f} milliseconds"
+            raise DataError(f"a deadline is {limits}, not {self.deadline_ms:g}", hint="for instance 100")
+        if self.seconds is not None and not 0 < self.seconds <= LONGEST_S:
+            raise DataError(
+                f"a stream cannot run for {self.seconds:g} seconds", hint=f"above 0, at most {LONGEST_S:.0f}, which are 30 days"
+            )
 
     @property
     def limit_ms(self) -> float | None:
@@ -94,6 +110,8 @@ class StreamResult:
         captured_at: The same in UTC.
         age_ms: Milliseconds from its capture to this result.
         dropped: Frames since the result before this one that nobody looked at.
+        part: The part of the input it belongs to, as `Picture.part`.
+        dropped_in_part: How many of `dropped` are of this part; the others are of those before it.
         step: Step of the ladder it was made on.
         late: Whether it was older than the deadline, and so withheld.
         prediction: The answer; None where there is none to show.
@@ -116,6 +134,8 @@ class StreamResult:
     reason: str = ""
     error: EdgekitError | None = None
     smoothed: Combined | None = None
+    part: str = ""
+    dropped_in_part: int = 0
 
 
 class Stream:
@@ -140,8 +160,8 @@ class Stream:
     ) -> None:
         self._predictor, self._health, self._options = predictor, health, options
         self._smoother, self._clocks = smoother, clocks
-        self._ladder = Ladder(options.ladder, enabled=options.period_s is not None)
-        self._next_frame_number = 0
+        self._ladder = Ladder(options.ladder, enabled=options.period_s is not None, maps=options.explain)
+        self._next_frame_number, self._part = 0, ""
         self._failures, self._failing = 0, ""
 
     def play(self, feed: Feed) -> Generator[StreamResult, None, None]:
@@ -156,6 +176,8 @@ class Stream:
         seconds = self._options.seconds
         until_ns = None if seconds is None else self._clocks.monotonic_ns() + round(seconds * 1e9)
         not_before_ns = 0
+        # The recorder may still stand where the input before this one left it.
+        self._health.at_step(self._ladder.step)
         try:
             while (shot := feed.take(not_before_ns=not_before_ns, until_ns=until_ns)) is not None:
                 taken_ns = self._clocks.monotonic_ns()
@@ -180,12 +202,24 @@ class Stream:
         if not plan.infer:
             self._health.degraded(plan.step)
             return replace(bare, reason=_NO_RESULT), False
+        self._begin(shot.picture.part)
         try:
-            prediction = self._predictor.predict(pixels, explain=plan.explain)
+            prediction = self._predictor.predict(pixels, explain=plan.explain and self._options.explain)
         except EdgekitError as error:
             self._health.failed(type(error).__name__)
             return replace(bare, error=error, age_ms=self._age_ms(shot)), True
+        except BaseException as error:
+            self._health.failed(type(error).__name__ if isinstance(error, Exception) else INTERRUPTED)
+            raise
         return self._judged(shot, plan, replace(bare, age_ms=self._age_ms(shot)), prediction), True
+
+    def _begin(self, part: str) -> None:
+        """Forgets what was built up where another part begins (rule 7)."""
+        if self._part not in ("", part):
+            self._predictor.reset()
+            if self._smoother is not None:
+                self._smoother.reset()
+        self._part = part
 
     def _judged(self, shot: Shot, plan: Plan, bare: StreamResult, prediction: Prediction) -> StreamResult:
         """Shows an answer, or withholds it (rule 2)."""
@@ -222,6 +256,8 @@ class Stream:
             age_ms=self._age_ms(shot),
             dropped=dropped,
             step=plan.step,
+            part=picture.part,
+            dropped_in_part=min(dropped, shot.part_number),
         )
 
     def _observe(self, shot: Shot) -> None:

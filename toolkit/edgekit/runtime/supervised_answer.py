@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import Manifest
+from edgekit.evaluation import decision
 from edgekit.runtime.prediction import Prediction
 from edgekit.runtime.wire import Answer
 
@@ -74,9 +75,10 @@ def prediction_of(answer: Answer, numbers: NDArray[np.float32], asked: Asked, ma
 
 
 def _check(answer: Answer, manifest: Manifest, *, gate: bool) -> None:
-    known = manifest.output.labels
     if answer.accepted != manifest.accepted:
         raise ValueError("it says something else than the manifest about the acceptance")
+    if not all(math.isfinite(value) and value >= 0 for value in (answer.latency_ms, *answer.stages_ms.values())):
+        raise ValueError("its times are no times")
     if answer.engine not in [engine.name for engine in manifest.engines]:
         raise ValueError("its engine is none of the bundle's")
     if not answer.assessable and not answer.reason:
@@ -85,6 +87,11 @@ def _check(answer: Answer, manifest: Manifest, *, gate: bool) -> None:
         if answer.labels is not None or answer.probabilities or answer.logits or answer.maps_shape is not None:
             raise ValueError("a frame that is not assessable has no answer")
         return
+    _check_answer(answer, manifest)
+
+
+def _check_answer(answer: Answer, manifest: Manifest) -> None:
+    known = manifest.output.labels
     if answer.labels is None or not set(answer.labels) <= set(known) or len(set(answer.labels)) != len(answer.labels):
         raise ValueError("its labels are not the model's")
     if manifest.output.task != "multilabel" and len(answer.labels) != 1:
@@ -93,6 +100,12 @@ def _check(answer: Answer, manifest: Manifest, *, gate: bool) -> None:
         raise ValueError("its labels are not the model's")
     if not all(0 <= value <= 1 for value in answer.probabilities.values()):
         raise ValueError("a probability is not between 0 and 1")
+    if not all(math.isfinite(value) for value in answer.logits.values()):
+        raise ValueError("a logit is no number")
+    row = np.array([list(answer.probabilities.values())])
+    chosen = decision.answers(row, manifest.output, manifest.decision.thresholds)[0]
+    if answer.labels != tuple(label for label, is_chosen in zip(known, chosen, strict=True) if is_chosen):
+        raise ValueError("its label is not that of its probabilities")
 
 
 def _label(answer: Answer, manifest: Manifest) -> str | tuple[str, ...] | None:

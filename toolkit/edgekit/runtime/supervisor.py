@@ -92,7 +92,7 @@ class SupervisorOptions:
 
 
 DEFAULT = SupervisorOptions()
-_LOOK = "edgekit verify BUNDLE, and the memory and temperature of the device"
+_LOOK = "edgekit verify BUNDLE, and the memory and temperature of the device; for a model that needs longer see frame_limit_ms (--frame-limit-ms)"
 
 
 class RestartBudget:
@@ -214,7 +214,9 @@ class Supervised:
     def answer(self, frame: NDArray[np.uint8], follower: Follower, *, explain: bool, gate: bool) -> Prediction:
         """One frame for a sequence of them, for `SupervisedClip`. Arguments and errors as in `predict`."""
         started_ns = perf_counter_ns()
-        held = check_frame(frame).copy()
+        checked = check_frame(frame)
+        # Only an overlay needs it later.
+        held = checked.copy() if explain else checked
         with self._lock:
             process = self._serving()
             request = follower.request(next(self._requests), held, self._ended_clips, explain=explain, gate=gate)

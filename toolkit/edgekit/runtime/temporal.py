@@ -134,15 +134,20 @@ class Combiner:
         tau: TimeConstant | None = None,
     ) -> None:
         check_aggregate(aggregate, top_k)
-        self._output, self._thresholds = output, thresholds
+        self._aggregate, self._output, self._thresholds = aggregate, output, thresholds
+        self._top_k, self._tau = top_k, tau or TimeConstant(value=DEFAULT_FRAMES)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets every frame."""
         self._frames = 0
         self._aggregator: Aggregator
-        if aggregate == "mean":
-            self._aggregator = _Mean(output)
-        elif aggregate == "exponential":
-            self._aggregator = _Exponential(output, tau or TimeConstant(value=DEFAULT_FRAMES))
+        if self._aggregate == "mean":
+            self._aggregator = _Mean(self._output)
+        elif self._aggregate == "exponential":
+            self._aggregator = _Exponential(self._output, self._tau)
         else:
-            self._aggregator = _Largest(output, 1 if aggregate == "max" else top_k)
+            self._aggregator = _Largest(self._output, 1 if self._aggregate == "max" else self._top_k)
 
     def add(self, evidence: Evidence) -> Combined:
         """Takes one more frame; returns what all of them say together.

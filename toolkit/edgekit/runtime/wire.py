@@ -295,7 +295,17 @@ class FrameMemory:
 
 
 def _sealed_memory(size: int) -> int:
-    descriptor = os.memfd_create("edgekit-frame", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        made = os.memfd_create("edgekit-frame", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            # Not 0, 1 or 2: see `inference_process._descriptors`.
+            descriptor = fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, 3)
+        finally:
+            os.close(made)
+    except OSError as error:
+        raise TargetError(
+            f"no memory for frames can be had: {error.strerror or error}", hint="close files, or raise the limit (ulimit -n)"
+        ) from error
     try:
         os.ftruncate(descriptor, size)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)

@@ -120,3 +120,35 @@ def test_a_ladder_that_is_off_stays_on_the_first_step(age_ms):
     world = World(Ladder(OPTIONS, enabled=False))
     assert all(plan.explain and plan.show for plan in world.run(60, lambda _: age_ms))
     assert world.steps == [FULL]
+
+
+def test_a_climb_waits_until_it_was_calm_for_the_whole_hold():
+    """Frames between the two marks begin the wait again."""
+    world = World(Ladder(OPTIONS))
+    world.run(0.15, lambda _: 150)
+    assert world.steps[-1] == FEWER_MAPS
+    world.run(1.5, lambda _: 40)
+    world.run(0.15, lambda _: 75)
+    world.run(1.9, lambda _: 40)
+    assert world.steps[-1] == FEWER_MAPS
+    world.run(1.0, lambda _: 40)
+    assert world.steps[-1] == FULL
+
+
+def test_an_answer_that_is_in_time_is_never_given_up():
+    """Above the mark and below the deadline: maps and frames go, answers stay; and they come back when a probe is in time."""
+    world = World(Ladder(OPTIONS))
+    assert all(plan.show for plan in world.run(60, lambda _: 95))
+    assert world.steps[-1] == LOWER_RATE
+    world.run(5, lambda _: 150)
+    assert world.steps[-1] == NO_RESULT
+    world.run(10, lambda _: 95)
+    assert world.steps[-2:] == [NO_RESULT, LOWER_RATE]
+
+
+def test_without_maps_there_are_no_steps_that_give_them_up():
+    """From full to fewer frames."""
+    world = World(Ladder(OPTIONS, maps=False))
+    world.run(20, lambda _: 150)
+    world.run(60, lambda _: 40)
+    assert world.steps == [FULL, LOWER_RATE, NO_RESULT, LOWER_RATE, FULL]

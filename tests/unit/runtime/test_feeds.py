@@ -1,4 +1,4 @@
-"""Feeds and sources: what is captured is taken or counted as dropped, and nothing hangs. The threads here are real, and wait for each other, never for time."""
+"""Feeds: what is captured is taken or counted as dropped, and nothing hangs. The threads here are real, and wait for each other, never for time."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import time
 
 import numpy as np
 import pytest
-from dicom_builders import dicom_bytes
 from PIL import Image
 from stream_world import FakeClip, World
 
 from edgekit.errors import DataError, TargetError
-from edgekit.runtime import feeds
+from edgekit.runtime import feeds, mailbox
 from edgekit.runtime.feeds import EveryFeed, LatestFeed
 from edgekit.runtime.health import Health
-from edgekit.runtime.sources import CameraSource, Picture, Player
+from edgekit.runtime.sources import Picture, Player
 from edgekit.runtime.stream import Stream, StreamOptions
 
 PIXELS = np.zeros((4, 4), np.uint8)
@@ -172,85 +171,42 @@ def test_a_real_stream_accounts_for_every_frame(tmp_path):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("capture")]
 
 
-class Due:
-    """In place of waiting: notes what was waited for."""
-
-    def __init__(self, limit=1e9) -> None:
-        self.seconds, self.limit = [], limit
-
-    def __call__(self, seconds):
-        self.seconds.append(seconds)
-        return len(self.seconds) <= self.limit
-
-
-def cine(path, count=3, **attributes):
-    path.write_bytes(dicom_bytes(np.arange(count * 48, dtype=np.uint8).reshape(count, 6, 8), **attributes))
-    return path
+def test_a_lower_rate_waits():
+    """A frame that is there is not taken before its time, and the newest one is taken then."""
+    health, source = Health(), Scripted([shown(number) for number in range(3)])
+    source.go_on.set()
+    feed = LatestFeed(source, health)
+    not_before_ns = time.monotonic_ns() + 200_000_000
+    shot = feed.take(not_before_ns=not_before_ns)
+    assert time.monotonic_ns() >= not_before_ns
+    assert shot.number == 2
+    source.gate.set()
+    feed.close()
 
 
-def test_a_player_keeps_to_the_clock(tmp_path):
-    """Frame i of everything is due at i frame times; a file that cannot be read costs no time and is told."""
-    paths = [cine(tmp_path / "a.dcm"), tmp_path / "gone.png", cine(tmp_path / "b.dcm")]
-    due = Due()
-    pictures = list(Player("folder", paths, fps=10).pictures(due))
-    np.testing.assert_allclose(due.seconds, np.arange(6) / 10)
-    assert [picture.index for picture in pictures if picture.error is None] == [0, 1, 2, 0, 1, 2]
-    assert [picture.input for picture in pictures if picture.error is not None] == [str(tmp_path / "gone.png")]
+def test_errors_that_there_is_no_room_for_are_counted(monkeypatch):
+    """A damaged camera fills no memory, and no frame is forgotten."""
+    monkeypatch.setattr(mailbox, "MAX_NOTICES", 3)
+    health = Health()
+    source = Scripted([shown(0), *[Picture(input="x", index=number, error=DataError("damaged")) for number in range(10)]])
+    feed = LatestFeed(source, health)
+    feed.take()
+    source.go_on.set()
+    assert source.all_given.wait(30)
+    assert health.snapshot().failed_by_kind == {"DataError": 7}
+    source.gate.set()
+    feed.close()
 
 
-def test_a_file_is_played_at_its_own_rate(tmp_path):
-    """Its times are kept, whatever they begin with, and the next file follows after a frame time."""
-    paths = [cine(tmp_path / "a.dcm", FrameTimeVector=["0", "100", "300"]), cine(tmp_path / "b.dcm", FrameTime="100")]
-    player, due = Player("folder", paths, fps=None), Due()
-    assert player.period_s == pytest.approx(0.1)
-    list(player.pictures(due))
-    np.testing.assert_allclose(due.seconds, [0, 0.1, 0.4, 0.5, 0.6, 0.7])
-
-
-def test_what_has_no_rate_asks_for_one(tmp_path):
-    """Pictures, and cines that do not say; a rate that is none is refused."""
-    Image.fromarray(PIXELS).save(tmp_path / "a.png")
-    for paths in ([tmp_path / "a.png"], [cine(tmp_path / "c.dcm")]):
-        with pytest.raises(DataError, match="how fast") as caught:
-            Player("x", paths, fps=None)
-        assert "--fps" in caught.value.hint
-    mixed = [cine(tmp_path / "d.dcm", FrameTime="40"), tmp_path / "a.png"]
-    assert "how fast" in list(Player("x", mixed, fps=None).pictures(Due()))[-1].error.message
-    for fps in (0, -1, float("nan"), float("inf"), 1e6):
-        with pytest.raises(DataError, match="cannot be played at"):
-            Player("x", mixed, fps=fps)
-
-
-def test_a_player_that_is_stopped_reads_no_further(tmp_path):
-    """Waiting says so."""
-    assert len(list(Player("x", [cine(tmp_path / "a.dcm")], fps=10).pictures(Due(limit=2)))) == 2
-
-
-class FakeCamera:
-    name, period_s = "camera:0", 0.04
-
-    def __init__(self) -> None:
-        self.closed = 0
-
-    def frames(self):
-        yield PIXELS
-        yield DataError("a frame arrived damaged")
-        yield PIXELS
-
-    def close(self):
-        self.closed += 1
-
-
-def test_a_camera_is_a_source():
-    """Damaged frames are pictures with an error; a camera without a rate asks for one, and is given back."""
-    camera = FakeCamera()
-    source = CameraSource(camera)
-    found = list(source.pictures(Due()))
-    assert [(picture.index, picture.error is None) for picture in found] == [(0, True), (1, False), (2, True)]
-    assert source.period_s == 0.04
-    assert source.stalls
-    camera.period_s = None
-    assert CameraSource(camera, fps=20).period_s == 0.05
-    with pytest.raises(DataError, match="does not say how many frames"):
-        CameraSource(camera)
-    assert camera.closed == 1
+def test_a_slow_camera_is_not_dead(monkeypatch):
+    """It may be silent for some frame times of its own."""
+    monkeypatch.setattr(feeds, "STALL_S", 0.001)
+    source = Scripted([shown(0)], stalls=True)
+    source.period_s = 0.03
+    feed = LatestFeed(source, Health())
+    feed.take()
+    with pytest.raises(TargetError, match=r"no frame came for 0\.3 seconds"):
+        feed.take()
+    source.go_on.set()
+    source.gate.set()
+    feed.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from device_bundles import TWO
 from stream_world import START, FakeClip, FakeFeed, World
 
 from edgekit.errors import DataError, TargetError
-from edgekit.runtime.degradation import FEWER_MAPS, FULL, NO_MAPS, NO_RESULT, STEPS
+from edgekit.runtime.degradation import FEWER_MAPS, FULL, LOWER_RATE, NO_MAPS, NO_RESULT, STEPS
 from edgekit.runtime.feeds import EveryFeed
 from edgekit.runtime.sources import Picture
-from edgekit.runtime.stream import MAX_FAILURES, Stream, StreamOptions
+from edgekit.runtime.stream import INTERRUPTED, MAX_FAILURES, Stream, StreamOptions
 from edgekit.runtime.temporal import Combiner, TimeConstant
 
 FPS = 60.0
@@ -212,9 +213,91 @@ def test_a_stream_that_is_left_closes_its_source():
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [({"deadline_ms": 0}, "deadline"), ({"seconds": -1}, "cannot run"), ({"deadline_ms": float("nan")}, "deadline")]
+    ("options", "words"),
+    [
+        *[({"deadline_ms": value}, "deadline") for value in (0, float("nan"), float("inf"), 60_001)],
+        *[({"seconds": value}, "cannot run") for value in (-1, float("nan"), float("inf"), 1e10)],
+    ],
 )
 def test_options_that_make_no_sense_are_refused(options, words):
     """Before any frame."""
     with pytest.raises(DataError, match=words):
         StreamOptions(**options)
+
+
+def test_a_frame_whose_answer_is_interrupted_is_counted():
+    """Ctrl-C, or a defect, in the middle of an answer: the frame was captured, so it became something."""
+    for stop, kind in ((KeyboardInterrupt(), INTERRUPTED), (ZeroDivisionError(), "ZeroDivisionError")):
+        setup = Setup(20, fails=lambda call, stop=stop: stop if call == 3 else None)
+        with pytest.raises(type(stop)):
+            list(setup.play())
+        assert setup.health.snapshot().failed_by_kind == {kind: 1}
+        assert setup.balance() == (4, 4)
+        assert setup.feed.closed == 1
+
+
+def test_the_health_stands_where_the_ladder_stands():
+    """At each result; and a stream that begins stands on its own first step, not where the one before it ended."""
+    setup = Setup(600, ms=lambda _: 300.0)
+    assert all(setup.health.snapshot().step == result.step for result in setup.play())
+    assert setup.health.snapshot().step == NO_RESULT
+    for options in (LIVE, StreamOptions()):
+        setup.health.at_step(NO_RESULT)
+        playing = Stream(FakeClip(setup.world), setup.health, options, clocks=setup.world.clocks).play(
+            FakeFeed(setup.world, setup.health, FPS, 5)
+        )
+        next(playing)
+        assert setup.health.snapshot().step == FULL
+
+
+def test_an_inference_that_fails_slowly_is_a_load():
+    """The ladder sees how old the frame is that got an error, as that of any other."""
+    setup = Setup(1000, ms=lambda _: 200.0, fails=lambda call: TargetError("slow") if call < MAX_FAILURES - 1 else None)
+    assert next(result.step for result in setup.play() if result.error is None) != FULL
+
+
+def test_live_answers_are_smoothed_over_the_time_of_capture():
+    """Over seconds, whatever times a file has or has not: drops are gaps."""
+    tau_s = 0.2
+    smoother = Combiner("exponential", TWO, {}, tau=TimeConstant(value=tau_s, unit="seconds"))
+    setup = Setup(40, smoother=smoother, ms=lambda _: 40.0)
+    results = list(setup.play())
+    at_s = np.array([result.captured_ns for result in results]) / 1e9
+    weights, values = np.exp(-(at_s[-1] - at_s) / tau_s), np.array([result.number / 255 for result in results])
+    assert results[-1].smoothed.probabilities["malignant"] == pytest.approx((weights * values).sum() / weights.sum())
+
+
+def parted(parts):
+    return [Picture(input=part, index=index, pixels=np.full((4, 4), index, np.uint8), part=part) for index, part in enumerate(parts)]
+
+
+def test_another_part_begins_anew():
+    """What was built up for one patient's frames is in none of the next one's; an error in between begins nothing."""
+    world = World()
+    health, clip = world.health(), FakeClip(world)
+    smoother = Combiner("exponential", TWO, {}, tau=TimeConstant(value=5))
+    pictures = [*parted("aa"), Picture(input="bad", index=0, error=DataError("damaged")), *parted("abb")]
+    stream = Stream(clip, health, LIVE, smoother=smoother, clocks=world.clocks)
+    results = list(stream.play(EveryFeed(iter(pictures), health, world.clocks)))
+    assert clip.resets == [3]
+    assert [None if result.smoothed is None else result.smoothed.frames for result in results] == [1, 2, None, 3, 1, 2]
+    assert [result.part for result in results] == ["a", "a", "", "a", "b", "b"]
+
+
+def test_drops_are_told_apart_by_their_part():
+    """Those at the beginning of a part are its own, those before it are of what was before."""
+    world = World()
+    feed = EveryFeed(iter(parted("aaaabbbb")), world.health(), world.clocks)
+    shots = [feed.take() for _ in range(8)]
+    taken = [shots[0], shots[2], shots[6], shots[7]]
+    chosen = SimpleNamespace(take=lambda **_: taken.pop(0) if taken else None, close=lambda: None)
+    results = list(Stream(FakeClip(world), world.health(), LIVE, clocks=world.clocks).play(chosen))
+    assert [(result.dropped, result.dropped_in_part) for result in results] == [(0, 0), (1, 1), (3, 2), (0, 0)]
+
+
+def test_maps_that_nobody_wants_are_never_asked_for():
+    """And there is no step that gives them up."""
+    setup = Setup(600, StreamOptions(period_s=1 / FPS, explain=False), ms=lambda _: 300.0)
+    steps = {result.step for result in setup.play()}
+    assert not any(setup.clip.calls)
+    assert steps == {FULL, LOWER_RATE, NO_RESULT}

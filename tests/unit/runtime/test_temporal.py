@@ -126,3 +126,23 @@ def test_wrong_settings_are_refused():
         Combiner("topk", THREE, {}, top_k=0)
     with pytest.raises(DataError, match="does not say when"):
         Combiner("exponential", THREE, {}, tau=TimeConstant(value=1, unit="seconds")).add(evidence(THREE, P[0]))
+
+
+def test_a_time_that_goes_back_gives_no_frame_more_weight_than_one():
+    """A video's times may be out of order: a frame that is earlier than the one before it is taken for one of the same moment."""
+    combiner = Combiner("exponential", THREE, {}, tau=TimeConstant(value=1, unit="seconds"))
+    combiner.add(evidence(THREE, P[0], number=0, time_s=10.0))
+    np.testing.assert_allclose(values(combiner.add(evidence(THREE, P[1], number=1, time_s=5.0))), (P[0] + P[1]) / 2)
+
+
+@pytest.mark.parametrize("aggregate", AGGREGATES)
+def test_after_a_reset_nothing_is_left(aggregate):
+    """As a new one."""
+    combiner = Combiner(aggregate, THREE, {})
+    for row in P:
+        combiner.add(evidence(THREE, row))
+    combiner.reset()
+    assert combiner.result() is None
+    found = combiner.add(evidence(THREE, P[2]))
+    assert found.frames == 1
+    np.testing.assert_allclose(values(found), P[2])

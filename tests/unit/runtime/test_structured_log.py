@@ -253,3 +253,18 @@ def test_threads_write_whole_lines(path, log):
     for thread in threads:
         thread.join()
     assert sorted(line["reason"] for line in events(path)) == sorted(f"{name}-{number}" for name in "abcd" for number in range(100))
+
+
+def test_a_file_has_one_writer(tmp_path):
+    """Two runs would move it away from each other; the second is refused, until the first one has ended. That holds after it was moved, too."""
+    path = tmp_path / "events.jsonl"
+    first = EventLog.to_file(path, max_bytes=200, kept=1)
+    for _ in range(2):
+        with pytest.raises(OutputError, match="another run is writing it"):
+            EventLog.to_file(path)
+        for step in ("full", "no-maps") * 5:
+            first.record("step", {"before": step, "step": step})
+        assert path.with_name("events.jsonl.1").exists()
+    assert first.lost == 0
+    first.close()
+    EventLog.to_file(path).close()

@@ -140,8 +140,8 @@ def test_the_overlay_is_of_the_frame_that_was_asked_about(tmp_path):
 
 
 LOSSES = {
-    runtime.HANG: ("hang", "gave no answer within 800 ms", ""),
-    runtime.HANG_IN_C: ("hang", "gave no answer within 800 ms", ""),
+    runtime.HANG: ("hang", "gave no answer within 800 ms", "--frame-limit-ms"),
+    runtime.HANG_IN_C: ("hang", "gave no answer within 800 ms", "--no-supervise"),
     runtime.KILLED: ("death", r"ended \(signal 9, Killed\)", "it said nothing"),
     runtime.CRASH: ("death", r"ended \(exit status 1\)", "ValueError: an engine's own words"),
     runtime.FOREIGN_LABEL: ("nonsense", "labels are not the model's", ""),
@@ -520,31 +520,6 @@ def test_a_supervisor_that_nobody_has_any_more_leaves_nothing(bundle):
     assert descriptors() <= before + 1  # the output's end is read by a thread until it ends
 
 
-ORPHAN = """
-import sys, threading, time, numpy
-from edgekit.runtime.supervisor import Supervised, SupervisorOptions
-import supervised_runtime as runtime
-options = SupervisorOptions(frame_limit_ms=60000, first_frame_limit_ms=60000, standby="always")
-supervised = Supervised(sys.argv[1], options=options, runtime="supervised_runtime")
-supervised._standby.wait_ready(60)
-frame = numpy.full((4, 4), int(sys.argv[2]), numpy.uint8)
-print(supervised._active.pid, supervised._standby.pid, flush=True)
-supervised.predict(frame)
-"""
-
-
-@pytest.mark.parametrize("what", [runtime.HANG, runtime.HANG_IN_C])
-def test_a_supervisor_that_is_killed_leaves_no_process(bundle, what):
-    """Both its processes end with it, also the one in an engine's call that holds the interpreter."""
-    arguments = [sys.executable, "-c", ORPHAN, str(bundle), str(what)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as killed:
-        pids = [int(pid) for pid in killed.stdout.readline().split()]
-        time.sleep(0.3)  # the frame is on its way
-        killed.kill()
-    assert len(pids) == 2
-    assert all(is_gone(pid) for pid in pids)
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -566,3 +541,21 @@ def test_another_system_is_refused(bundle, monkeypatch):
     monkeypatch.delattr(os, "memfd_create")
     with pytest.raises(TargetError, match="on Linux only"):
         Supervised(bundle)
+
+
+def test_a_frame_is_copied_only_where_an_overlay_may_need_it(supervise, monkeypatch):
+    """Without a map the shared memory's copy is the only one."""
+
+    class Counted(np.ndarray):
+        copies = 0
+
+        def copy(self, *_):
+            Counted.copies += 1
+            return np.array(self)
+
+    monkeypatch.setattr(module, "check_frame", lambda pixels: pixels.view(Counted))
+    supervised = supervise()
+    supervised.predict(asking(runtime.FINE), explain=False)
+    assert Counted.copies == 0
+    supervised.predict(asking(runtime.FINE))
+    assert Counted.copies == 1

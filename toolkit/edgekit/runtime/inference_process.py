@@ -94,7 +94,8 @@ class InferenceProcess:
         ours, theirs, lifeline, held = _descriptors()
         self._lifeline = os.fdopen(held, "wb", buffering=0)
         given = (theirs.fileno(), memory.descriptor, lifeline)
-        arguments = [",".join(map(str, given)), command.runtime, str(command.bundle), command.engine or ""]
+        bound = int(threading.current_thread() is threading.main_thread())
+        arguments = [",".join(map(str, (*given, bound))), command.runtime, str(command.bundle), command.engine or ""]
         self.started_ns = time.monotonic_ns()
         try:
             self._process = subprocess.Popen(  # noqa: S603  the command is this interpreter and our own module

@@ -14,8 +14,9 @@ Rules this file keeps:
 1. Nothing about a patient gets in, because nothing free gets in: an event is one of `EVENTS` with the facts listed there; a fact is a number, a digest or the name of a
    kind (`health.kind_name`). No file names, no messages of errors, no frames, no labels, no probabilities. Whatever else comes is written as "other".
 2. It stays small: a file of at most `MAX_BYTES` and `KEPT` older ones; an error that repeats is one line a kind in `REPEAT_S`, with how often it came.
-3. A log that cannot be written does not stop the stream: how many lines were lost, and why, is in `lost` and `problem`, to be said at the end.
-4. Times are UTC, to the millisecond.
+3. A file has one writer: another run that is given the same one is refused, because the two would move it away from each other.
+4. A log that cannot be written does not stop the stream: how many lines were lost, and why, is in `lost` and `problem`, to be said at the end.
+5. Times are UTC, to the millisecond.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -86,7 +88,8 @@ class EventLog:
         try:
             return cls(_File(path, maxBytes=max_bytes, backupCount=kept, encoding="utf-8"))
         except OSError as error:
-            raise OutputError(f"the log {path} cannot be written: {error.strerror or error}", hint="choose another file") from error
+            why = "another run is writing it" if isinstance(error, BlockingIOError) else error.strerror or error
+            raise OutputError(f"the log {path} cannot be written: {why}", hint="choose another file") from error
 
     @property
     def lost(self) -> int:
@@ -176,6 +179,18 @@ class _File(RotatingFileHandler):
     """A file that counts what it could not write, instead of printing a traceback a line."""
 
     lost, problem = 0, ""
+
+    def _open(self) -> TextIOWrapper:
+        """Opens it for this writer alone (rule 3); the lock goes with the descriptor, however the process ends."""
+        import fcntl
+
+        stream = super()._open()
+        try:
+            fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            stream.close()
+            raise
+        return stream
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - the base class's signature
         """Called in the middle of an exception."""

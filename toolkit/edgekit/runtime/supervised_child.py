@@ -1,12 +1,13 @@
 """The inference process of a supervisor: opens a bundle and answers its frames, one at a time.
 
-Run as ``python -m edgekit.runtime.supervised_child CHANNEL,FRAMES,LIFELINE RUNTIME BUNDLE ENGINE`` by `inference_process.py`; no use of its own. The first three are
-descriptors; an empty ENGINE is none.
+Run as ``python -m edgekit.runtime.supervised_child CHANNEL,FRAMES,LIFELINE,BOUND RUNTIME BUNDLE ENGINE`` by `inference_process.py`; no use of its own. The first three are
+descriptors; BOUND is 1 where the thread that started it lives as long as its process; an empty ENGINE is none.
 
 Rules this file keeps:
 
 1. It ends with its supervisor, whatever it is doing: the kernel ends it when the lifeline's other end is closed, also in the middle of an engine's call that
-   never returns (signal-driven I/O: fcntl(2), F_SETOWN and O_ASYNC; the default action of SIGIO is to end the process).
+   never returns (signal-driven I/O: fcntl(2), F_SETOWN and O_ASYNC; the default action of SIGIO is to end the process). A process that was stopped does not
+   see that signal. prctl(2)'s PR_SET_PDEATHSIG kills it too, but at the end of the *thread* that started it, so it is a second line and for BOUND alone.
 2. An edgekit error is a reply, and the process goes on. Any other exception ends it with its traceback: a process in a state nobody foresaw answers no more.
 3. It says that it is ready after it has answered a frame (a synthetic one), so that the first real one is as quick as those after it.
 4. It has the frame's pixels and nothing else about it: no name, no place, no time.
@@ -31,10 +32,14 @@ from edgekit.errors import EdgekitError
 from edgekit.imaging import phantom
 from edgekit.runtime.wire import Answer, BrokenChannelError, Channel, Failure, FrameMemory, Ready, Reply, Request
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
 
 def main(descriptors: str, runtime: str, bundle: str, engine: str) -> int:
     """Answers until the supervisor hangs up; returns the exit status."""
-    channel, frames, lifeline = map(int, descriptors.split(","))
+    channel, frames, lifeline, bound = map(int, descriptors.split(","))
+    if bound:
+        die_with_parent()
     end_with(lifeline)
     line = Channel(socket.socket(fileno=channel))
     memory = FrameMemory(frames)
@@ -57,6 +62,14 @@ def main(descriptors: str, runtime: str, bundle: str, engine: str) -> int:
         # The supervisor hung up. Nobody is left to tell.
         classifier.close()
     return 0
+
+
+def die_with_parent() -> None:
+    """Has the kernel kill this process when the thread that started it ends (rule 1)."""
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
 
 
 def end_with(lifeline: int) -> None:

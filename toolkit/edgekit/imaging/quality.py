@@ -12,6 +12,7 @@ Does not prove that a frame can be read by a clinician: a frame with good figure
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,9 @@ from edgekit.schema.input_gate import LEVELS, QualityLimits
 
 BRIGHTNESS_BINS = 32
 """Bins of the distribution of brightness that the gate's score reads."""
+
+_MOMENTS = np.stack([np.arange(LEVELS + 1.0), np.arange(LEVELS + 1.0) ** 2])
+"""Levels and their squares: what a histogram's first two moments are sums of."""
 
 _CHROMA_PIXELS = 64
 """Rows and columns of the grid of pixels that colours are read at."""
@@ -47,12 +51,10 @@ class TensorFigures:
 def tensor_figures(tensor: NDArray[np.uint8]) -> TensorFigures:
     """Reads a tensor, uint8 (1, height, width, channels) from `preprocess`; the channels of a colour tensor are counted together."""
     flat = Image.fromarray(np.ascontiguousarray(tensor).reshape(tensor.shape[1], -1))
-    counts = np.asarray(flat.histogram(), dtype=np.float64)
-    shares = counts / counts.sum()
-    levels = np.arange(LEVELS + 1, dtype=np.float64)
-    mean = float(shares @ levels)
+    shares = np.array(flat.histogram(), dtype=np.float64) / tensor.size
+    mean, squares = (float(value) for value in _MOMENTS @ shares)
     return TensorFigures(
-        deviation_levels=float(np.sqrt(shares @ (levels - mean) ** 2)),
+        deviation_levels=math.sqrt(max(squares - mean * mean, 0.0)),
         black_share=float(shares[0]),
         white_share=float(shares[LEVELS]),
         brightness=shares.reshape(BRIGHTNESS_BINS, -1).sum(axis=1).cumsum(),

@@ -22,6 +22,7 @@ Does not prove that a frame which passes is one that the classifier was made for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,42 +46,50 @@ class Components:
 
     Attributes:
         mean: float64 (values,).
-        directions: float64 (components, values), orthogonal, each divided by the standard deviation along it.
+        directions: float64 (components, values), orthogonal, each divided by the standard deviation along it. In float32 the two large sums below, which nearly
+            cancel, would leave four digits.
         noise: Variance along each of the other directions.
-        variances: float64 (components,), along each direction, from its length; made here, since a frame should not pay for it.
+        weights: float64 (components,): what the square along a direction counts beside its share of the length. Made here, since a frame should not pay for it.
     """
 
     mean: NDArray[np.float64]
     directions: NDArray[np.float64]
     noise: float
-    variances: NDArray[np.float64] = field(init=False, repr=False)
+    weights: NDArray[np.float64] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         # A direction that was divided by σ has the length 1 / σ.
-        object.__setattr__(self, "variances", 1 / (self.directions**2).sum(axis=1))
+        variances = 1 / (self.directions**2).sum(axis=1)
+        object.__setattr__(self, "weights", 1 - variances / self.noise)
 
     @classmethod
     def of(cls, stored: NDArray[np.floating], noise: float) -> Components:
         """As a bundle holds them (`Subspace`)."""
         array = np.asarray(stored, dtype=np.float64)
-        return cls(mean=array[0], directions=array[1:], noise=noise)
+        return cls(mean=array[0], directions=np.ascontiguousarray(array[1:]), noise=float(noise))
 
     def distance(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Distances, float64 (vectors,), of vectors (vectors, values)."""
-        apart = np.asarray(vectors, dtype=np.float64) - self.mean
-        along = apart @ self.directions.T
-        inside = along**2 * self.variances
-        residual = np.maximum((apart**2).sum(axis=1) - inside.sum(axis=1), 0.0)
-        squared = ((along**2).sum(axis=1) + residual / self.noise) / len(self.mean)
-        return np.asarray(np.sqrt(squared))
+        """Distances, float64 (vectors,), of vectors (vectors, values): each computed as on the device, one by one."""
+        return np.array([self.distance_of(vector) for vector in vectors])
+
+    def distance_of(self, vector: NDArray[np.floating]) -> float:
+        """The distance of one vector, (values,)."""
+        apart = vector - self.mean
+        along = self.directions @ apart
+        squared = float((along * along) @ self.weights) + float(apart @ apart) / self.noise
+        return math.nan if math.isnan(squared) else math.sqrt(max(squared, 0.0) / len(self.mean))
 
 
 def unit_length(features: NDArray[np.floating]) -> NDArray[np.float64]:
     """Vectors (vectors, values) divided by their length; one of zeros stays."""
-    array = np.asarray(features, dtype=np.float64)
-    length = np.sqrt((array**2).sum(axis=1, keepdims=True))
-    found: NDArray[np.float64] = np.divide(array, length, out=np.zeros_like(array), where=length != 0)
-    return found
+    return np.stack([unit_vector(vector) for vector in features])
+
+
+def unit_vector(vector: NDArray[np.floating]) -> NDArray[np.float64]:
+    """A vector (values,) divided by its length; one of zeros stays."""
+    array = vector.astype(np.float64)
+    length = math.sqrt(array @ array)
+    return array / length if length != 0 else array
 
 
 class InputGate:
@@ -132,15 +141,16 @@ class InputGate:
             raw: What it gave.
             figures: Of the frame's tensor.
         """
-        distances = [("brightness", self.spec.brightness.limit, self._brightness.distance(figures.brightness[None]))]
         if name in self._features and raw.features is not None:
-            distances.insert(
-                0, ("features", self.spec.features[name].limit, self._features[name].distance(unit_length(raw.features[None])))
-            )
-        for what, limit, (found,) in distances:
+            found, limit = self._features[name].distance_of(unit_vector(raw.features)), self.spec.features[name].limit
             if not found <= limit:  # so that NaN is refused
-                return f"not assessable: the frame is unlike those the classifier was made for (distance of its {what} {found:.2f}, limit {limit:.2f})"
-        return ""
+                return _unlike("features", found, limit)
+        found, limit = self._brightness.distance_of(figures.brightness), self.spec.brightness.limit
+        return "" if found <= limit else _unlike("brightness", found, limit)
+
+
+def _unlike(what: str, found: float, limit: float) -> str:
+    return f"not assessable: the frame is unlike those the classifier was made for (distance of its {what} {found:.2f}, limit {limit:.2f})"
 
 
 def _components(bundle: Bundle, spec: Subspace, *, values: int | None = None) -> Components:

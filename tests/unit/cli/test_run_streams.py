@@ -192,11 +192,15 @@ def test_a_full_disk_takes_no_answer_away(tmp_path, bundle, study, capfd, monkey
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
-@pytest.mark.parametrize("form", [("--json",), ()])
-def test_a_full_disk_behind_stdout_is_one_error(bundle, study, form):
-    """One message and exit 1, and nothing of Python's own at the end."""
+@pytest.mark.parametrize(
+    "form", [("run", "x.edgekit", "study", "--json"), ("run", "x.edgekit", "study"), ("inspect", "x.edgekit"), ("targets",)]
+)
+@pytest.mark.usefixtures("bundle", "study")
+def test_a_full_disk_behind_stdout_is_one_error(tmp_path, monkeypatch, form):
+    """One message and exit 1, and nothing of Python's own at the end; also where it is only found out at the end."""
+    monkeypatch.chdir(tmp_path)
     with Path("/dev/full").open("w") as full:
-        command_line = [sys.executable, "-m", "edgekit", "run", bundle, study, *form]
+        command_line = [sys.executable, "-m", "edgekit", *form]
         ran = subprocess.run(command_line, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert ran.returncode == 1
     told = ran.stderr.splitlines()

@@ -71,19 +71,33 @@ def say(text: str = "", *, flush: bool = False) -> None:
 
 
 def _write(text: str, *, flush: bool) -> None:
-    """On stdout.
-
-    Raises:
-        OutputError: It was closed, or its disk is full.
-        BrokenPipeError: Whoever read it has gone; the command line ends quietly then.
-    """
+    """On stdout; errors as in `flush_stdout`, and where it is closed."""
     stdout: TextIO | None = sys.stdout
     if stdout is None:  # what Python makes of a descriptor that was closed before the start
         raise OutputError("stdout is closed, so results cannot be printed", hint="leave it open, or send it to a file")
-    try:
+    with _full_is_an_error():
         stdout.write(text)
-        if flush:
+    if flush:
+        flush_stdout()
+
+
+def flush_stdout() -> None:
+    """Writes what waits in the buffer.
+
+    Raises:
+        OutputError: Its disk is full.
+        BrokenPipeError: Whoever read it has gone; the command line ends quietly then.
+    """
+    stdout: TextIO | None = sys.stdout
+    if stdout is not None:
+        with _full_is_an_error():
             stdout.flush()
+
+
+@contextlib.contextmanager
+def _full_is_an_error() -> Iterator[None]:
+    try:
+        yield
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -18,7 +18,7 @@ import typer
 from edgekit import __version__
 from edgekit.cli import build, check, demo, doctor, evaluate, init, inspect, profile, run, targets, verify
 from edgekit.cli import compile as compile_command
-from edgekit.cli.console import report_error, tell
+from edgekit.cli.console import flush_stdout, give_up_stdout, report_error, tell
 from edgekit.errors import EdgekitError
 
 HUNG_UP, INTERRUPTED, TERMINATED = 129, 130, 143
@@ -72,7 +72,16 @@ def run_command_line() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    try:
+        flush_stdout()
+    except EdgekitError as error:
+        report_error(error)
+        code = code or error.exit_code
+    except BrokenPipeError:
+        give_up_stdout()
+        code = code or 1
+    sys.exit(code)
 
 
 def main(arguments: list[str]) -> int:

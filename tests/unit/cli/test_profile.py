@@ -86,6 +86,8 @@ def test_what_is_printed_for_people(bundle, quick, capfd):
         "energy: ",
         "memory growth",
         "20 frames a second",
+        "meanwhile throttled: ",
+        "meanwhile energy: ",
         "after a pause of",
         "slowest layers",
         "--seconds 55",
@@ -93,11 +95,14 @@ def test_what_is_printed_for_people(bundle, quick, capfd):
         assert words in ran.out
 
 
-@pytest.mark.parametrize("limit", ["paced.latency_ms.p99 > 1", "compare.ratio.p50.low > 1", "layers.sum_ms > 1"])
-def test_a_limit_on_what_is_not_asked_for_is_refused_first(bundle, limit, capfd, monkeypatch):
-    """Before anything is measured."""
+@pytest.mark.parametrize(
+    ("limit", "option"),
+    [("paced.latency_ms.p99 > 1", "--fps"), ("compare.ratio.p50.low > 1", "--compare"), ("layers.sum_ms > 1", "--layers")],
+)
+def test_a_limit_on_what_is_not_asked_for_is_refused_first(bundle, limit, option, capfd, monkeypatch):
+    """Before anything is measured, with the option that asks for it."""
     monkeypatch.setattr(profile, "profile", lambda *_, **__: pytest.fail("it was measured"))
-    assert_refused(edgekit(capfd, "profile", bundle, "--fail-if", limit), "there is no figure")
+    assert_refused(edgekit(capfd, "profile", bundle, "--fail-if", limit), f"is measured only with {option}")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +123,7 @@ def test_usage(bundle, wrong, capfd):
 
 
 def judged(verdict, reason="because"):
-    ratio = {name: {"value": 1.1, "low": 1.05, "high": 1.15, "margin": 0.02} for name in ("p50", "p90", "p99")}
+    ratio = {name: {"value": 1.1, "low": 1.05, "high": 1.15, "margin": 0.02, "blind": 0.1} for name in ("p50", "p90", "p99")}
     return {"verdict": verdict, "reason": reason, "ratio": ratio}
 
 
@@ -148,6 +153,7 @@ def stubbed(monkeypatch, document):
     [
         ("not distinguishable", None, "latency_ms.samples < 1", 0, ()),
         ("faster", "faster", "latency_ms.samples < 1", 0, ()),
+        ("median not distinguishable", "median faster", "latency_ms.samples < 1", 0, ()),
         ("slower", None, "latency_ms.samples < 1", 4, ("--compare: the bundle is slower",)),
         (None, "slower", "latency_ms.samples < 1", 4, ("--baseline: the bundle is slower",)),
         ("not judged", None, "latency_ms.samples < 1", 1, ("--compare: not judged",)),
@@ -183,6 +189,7 @@ def test_a_slower_bundle_is_found_by_the_command(bundle, quick, capfd, monkeypat
 def test_a_baseline_of_another_machine_is_refused_before_anything_is_measured(document, bundle, capfd, monkeypatch, tmp_path):
     """Exit code 1, with what is different."""
     document["host"]["cores_usable"] = 4096
+    document["warmup"]["steady"] = True
     (tmp_path / "b.json").write_text(json.dumps(document))
     monkeypatch.setattr(profile, "measure_cold_start", lambda *_, **__: pytest.fail("it was measured"))
     ran = edgekit(capfd, "profile", bundle, "--baseline", tmp_path / "b.json")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgekit.errors import DataError, TargetError
-from edgekit.profiler.baseline import Baseline, against, load_baseline
+from edgekit.profiler.baseline import ENGINE_KEYS, HOST_KEYS, Baseline, against, load_baseline
 from edgekit.profiler.host import fingerprint
 from edgekit.profiler.verdict import ALIKE, FASTER, NOT_JUDGED, SLOWER
 from edgekit.schema.decode import encode
@@ -110,14 +110,18 @@ def test_this_machine_is_its_own_and_another_is_refused():
         side(host={**host, "cores_usable": 4096}).check_host(machine)
 
 
+KEPT = [5.0, 5.5, 5.25] * 4
+
+
 def stored(tmp_path, **changes):
     document = {
+        "format_version": 1,
         "measured_at": "2026-01-02T03:04:05+00:00",
         "host": HOST,
         "bundle": {"name": "lung", "version": "1", "digest": "ab", "engine": ENGINE},
         "frames": {"count": 6, "shapes": [[480, 640]]},
         "warmup": {"excluded": 2, "steady": True},
-        "series": {"latency_ms": [9.0, 8.0, 5.0, 5.5]},
+        "series": {"latency_ms": [9.0, 8.0, *KEPT]},
         **changes,
     }
     path = tmp_path / "baseline.json"
@@ -126,9 +130,9 @@ def stored(tmp_path, **changes):
 
 
 def test_a_stored_profile_is_read_without_its_warm_up(tmp_path):
-    """The two samples after it."""
+    """The twelve samples after it."""
     found = load_baseline(stored(tmp_path))
-    assert found.milliseconds.tolist() == [5.0, 5.5]
+    assert found.milliseconds.tolist() == KEPT
     assert found.steady
     assert found.host == HOST
 
@@ -142,7 +146,12 @@ def test_a_stored_profile_is_read_without_its_warm_up(tmp_path):
         {"series": {"latency_ms": [1.0, 1.0, float("nan")]}},
         {"series": {"latency_ms": [1.0, 1.0, -1.0]}},
         {"series": {"latency_ms": [1.0, 1.0, [1.0]]}},
-        {"warmup": {"excluded": 4, "steady": True}},
+        {"series": {"latency_ms": 5}},
+        {"warmup": {"excluded": 2.0, "steady": True}},
+        {"warmup": {"excluded": float("inf"), "steady": True}},
+        {"warmup": {"excluded": True, "steady": True}},
+        {"format_version": 99},
+        {"format_version": ...},
         {"warmup": {"excluded": -1, "steady": True}},
         {"warmup": {"steady": True}},
         {"bundle": {"name": "x"}},
@@ -155,6 +164,60 @@ def test_what_is_no_profile_is_refused(tmp_path, changes):
     with pytest.raises(DataError, match="is no profile") as raised:
         load_baseline(path)
     assert "edgekit profile" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "hint"),
+    [
+        ({"warmup": {"excluded": 2, "steady": False}}, "was not steady", "nothing else running"),
+        (
+            {"warmup": {"excluded": 4, "steady": True}},
+            "10 samples after the warm-up are too few to compare with, 11 are needed",
+            "--seconds",
+        ),
+        ({"warmup": {"excluded": 40, "steady": True}}, "0 samples", "--seconds"),
+    ],
+)
+def test_what_nothing_can_be_compared_with_is_refused_when_it_is_read(tmp_path, changes, words, hint):
+    """Before minutes are spent, and with what helps: a new baseline, not a longer measurement now."""
+    with pytest.raises(DataError, match=words) as raised:
+        load_baseline(stored(tmp_path, **changes))
+    assert hint in raised.value.hint
+    assert "baseline" in raised.value.hint
+
+
+@pytest.mark.parametrize("key", HOST_KEYS)
+def test_every_fact_that_makes_a_machine_another_one_counts(key):
+    """Whichever of them it is, and where it is not known on one side."""
+    found = against(side(), side(seed=1, host={**HOST, key: "another"})).verdict
+    assert found.word == NOT_JUDGED
+    assert f"{key} was" in found.reason
+
+
+@pytest.mark.parametrize("key", ENGINE_KEYS)
+def test_every_fact_that_makes_an_engine_another_one_counts(key):
+    """Name, device, precision and threads; the version is what is looked for."""
+    engine = {**ENGINE, key: "another"}
+    found = against(side(), side(seed=1, bundle={"name": "lung", "version": "1", "digest": "ab", "engine": engine})).verdict
+    assert found.word == NOT_JUDGED
+    assert f"engine {key} was" in found.reason
+
+
+def test_what_makes_a_machine_another_one():
+    """A key that is dropped from these lets two machines be compared."""
+    assert set(HOST_KEYS) == {
+        "device_model",
+        "cpu_model",
+        "architecture",
+        "cores_physical",
+        "cores_logical",
+        "cores_usable",
+        "cpu_limit",
+        "instruction_sets",
+        "governor",
+        "frequency_max_mhz",
+    }
+    assert set(ENGINE_KEYS) == {"name", "device", "precision", "threads"}
 
 
 def test_a_file_that_is_not_there_or_no_json_is_refused(tmp_path):

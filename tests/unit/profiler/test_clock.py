@@ -7,6 +7,7 @@ import pytest
 
 from edgekit.errors import EdgekitError
 from edgekit.profiler import clock
+from edgekit.profiler.bootstrap import median_ratio, paired_ratios
 from edgekit.profiler.clock import Budget, measure, measure_pair, ratio_interval
 
 
@@ -88,15 +89,15 @@ def test_the_warm_up_of_either_is_left_out_of_the_ratio(turn):
     assert found.ratio == 2.0
 
 
-def test_the_interval_of_a_ratio_covers_the_truth(monkeypatch):
+def test_the_interval_of_a_ratio_covers_the_truth():
     """Of 60 noisy comparisons with a true ratio of 1.1, at least 52 intervals hold it; a common slow-down does not matter."""
-    monkeypatch.setattr(clock, "RESAMPLES", 300)
     covered = 0
     for seed in range(60):
         generator = np.random.default_rng(seed)
         shared = 1 + 0.3 * np.sin(np.arange(300) / 40)
         a, b = (factor * shared * generator.lognormal(0, 0.1, 300) for factor in (1.1, 1.0))
-        ratio, low, high = ratio_interval(a, b, seed=seed)
+        found = median_ratio(a, b, seed=seed, resamples=300)
+        ratio, low, high = found.value, found.low, found.high
         assert low <= ratio <= high
         assert high - low < 0.12
         covered += low <= 1.1 <= high
@@ -114,6 +115,22 @@ def test_the_interval_is_repeatable_and_wider_where_neighbours_are_alike():
         assert (low, high) == ratio_interval(np.exp(errors), np.ones(1000), seed=3)[1:]
         widths.append(high - low)
     assert widths[1] > 1.5 * widths[0]
+
+
+def test_the_interval_is_that_of_the_bootstrap():
+    """One way of drawing serves comparisons, choices of the compiler and deltas."""
+    generator = np.random.default_rng(2)
+    a, b = generator.gamma(400.0, 0.01, (2, 300))
+    found = paired_ratios(a, b, {"p50": 0.5}, seed=5)["p50"]
+    assert ratio_interval(a, b, seed=5) == (found.value, found.low, found.high)
+
+
+def test_the_ratio_is_that_of_the_medians_that_are_told(turn):
+    """An even number of pairs has two middle ones; the same of them is the median and makes the ratio."""
+    durations = iter([2.0, 4.0] * 40)
+    found = measure_pair(lambda: turn(next(durations)), lambda: turn(1), Budget(seconds=0, min_samples=40))
+    assert found.medians_ms == (2.0, 1.0)
+    assert found.ratio == 2.0
 
 
 def test_series_that_are_no_pairs_are_refused():

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from edgekit.errors import EdgekitError, RegressionError
-from edgekit.profiler import verdict
-from edgekit.profiler.bootstrap import Ratio
+from edgekit.profiler import compare, verdict
+from edgekit.profiler.bootstrap import Estimate
 from edgekit.profiler.compare import MARGINS, compare_bundles, judge_pairs
-from edgekit.profiler.verdict import ALIKE, FASTER, NOT_JUDGED, SLOWER, judge
+from edgekit.profiler.percentiles import minimum_samples
+from edgekit.profiler.verdict import ALIKE, FASTER, MEDIAN_ALIKE, MEDIAN_FASTER, NOT_JUDGED, SLOWER, judge
 
 RUNS = 60
 RESAMPLES = 300
@@ -27,7 +28,7 @@ def wandering(generator, count, phi):
     return values
 
 
-def machine(seed, *, slowdown=1.0, pairs=400, common=0.05, own=0.03, burst=0.02):
+def machine(seed, *, slowdown=1.0, pairs=750, common=0.05, own=0.03, burst=0.02):
     """Latencies of two calls in pairs: a clock that wanders, scatter of their own that wanders too, and bursts of other programs."""
     generator = np.random.default_rng(seed)
     clock = np.exp(common * wandering(generator, pairs, 0.9))
@@ -54,8 +55,9 @@ MACHINES = {
 def test_a_thing_compared_with_itself_is_not_slower(kind):
     """At most one false alarm in twenty, on every machine."""
     words = Counter(judge_pairs(*machine(seed, **MACHINES[kind]), resamples=RESAMPLES).word for seed in range(RUNS))
-    assert words[SLOWER] + words[FASTER] <= 0.05 * RUNS
-    assert words[ALIKE] >= 0.95 * RUNS
+    assert words[SLOWER] + words[FASTER] + words[MEDIAN_FASTER] <= 0.05 * RUNS
+    assert words[ALIKE] + words[MEDIAN_ALIKE] >= 0.95 * RUNS
+    assert kind != "quiet" or words[ALIKE] >= 0.95 * RUNS
 
 
 @pytest.mark.parametrize("kind", MACHINES)
@@ -63,12 +65,52 @@ def test_a_tenth_slower_is_found(kind):
     """At least nineteen times in twenty, and never passed as alike."""
     words = Counter(judge_pairs(*machine(seed, slowdown=1.1, **MACHINES[kind]), resamples=RESAMPLES).word for seed in range(RUNS))
     assert words[SLOWER] >= 0.95 * RUNS
-    assert words[ALIKE] + words[FASTER] == 0
+    assert words[SLOWER] + words[NOT_JUDGED] == RUNS
+
+
+def slow_tail(seed, *, pairs, factor, share=0.02):
+    """The same median, but the slow frames of the first are slower by a factor: about one in fifty is slow."""
+    generator = np.random.default_rng(seed)
+    found = []
+    for times in (3 * factor, 3):
+        series = 5.0 * np.exp(0.02 * generator.normal(size=pairs))
+        slow = generator.random(pairs) < share
+        series[slow] *= times * np.exp(0.2 * generator.normal(size=slow.sum()))
+        found.append(series)
+    return found
+
+
+@pytest.mark.parametrize(("pairs", "factor"), [(400, 3.0), (750, 2.0), (2000, 2.0)], ids=["too few for p99", "some", "many"])
+def test_a_slow_tail_never_passes_silently(pairs, factor):
+    """It is found, or the word says that only the median was judged, and the reason that p99 was not."""
+    for seed in range(20):
+        found = judge_pairs(*slow_tail(seed, pairs=pairs, factor=factor), resamples=RESAMPLES)
+        assert found.word in {SLOWER, MEDIAN_ALIKE}
+        assert "p99" in found.reason
+
+
+def test_many_pairs_find_a_slow_tail():
+    """Half as much again in one frame of fifty, over two thousand pairs."""
+    words = Counter(judge_pairs(*slow_tail(seed, pairs=2000, factor=1.5), resamples=RESAMPLES).word for seed in range(20))
+    assert words[SLOWER] >= 15
+
+
+def test_a_percentile_of_too_few_pairs_is_said_to_be_missing():
+    """With how many there are and how many it needs."""
+    found = judge_pairs(*machine(0, pairs=400, burst=0.0), resamples=RESAMPLES)
+    assert found.word == MEDIAN_ALIKE
+    assert "p99: 400 samples, 662 needed" in found.reason
+    assert "p90" not in found.reason
+
+
+def test_as_many_pairs_are_wanted_as_every_percentile_needs():
+    """After a warm-up of a tenth."""
+    assert minimum_samples(0.99) <= compare.WANTED_PAIRS * 0.9
 
 
 def test_a_tenth_faster_is_faster():
     """The other way round."""
-    found = judge_pairs(*machine(0, slowdown=1 / 1.1), resamples=RESAMPLES)
+    found = judge_pairs(*machine(0, slowdown=1 / 1.1, burst=0.0), resamples=RESAMPLES)
     assert found.word == FASTER
 
 
@@ -77,7 +119,7 @@ def test_a_machine_too_noisy_to_tell_is_not_judged():
     found = [judge_pairs(*machine(seed, slowdown=1.05, pairs=120, own=0.5, burst=0.2), resamples=100) for seed in range(20)]
     unknown = [one for one in found if one.word == NOT_JUDGED]
     assert len(unknown) >= 14
-    assert any("neither shown nor excluded" in one.reason for one in unknown)
+    assert any("p50: up to" in one.reason for one in unknown)
 
 
 def test_few_pairs_are_not_judged():
@@ -100,26 +142,45 @@ def test_a_clock_that_falls_for_both_is_judged():
     """Both become half as fast; their ratio holds still."""
     a, b = machine(0, pairs=600)
     drift = np.linspace(1.0, 2.0, 600)
-    assert judge_pairs(a * drift, b * drift, resamples=RESAMPLES).word == ALIKE
+    assert judge_pairs(a * drift, b * drift, resamples=RESAMPLES).word in {ALIKE, MEDIAN_ALIKE}
+
+
+def ratios(p50=(1.0, 0.99, 1.01), p90=(1.0, 0.98, 1.02), p99=(1.0, 0.9, 1.1)):
+    """Value, low and high of each; None for one of too few samples."""
+    given = {"p50": p50, "p90": p90, "p99": p99}
+    return {name: Estimate(value=one[0], low=one[1], high=one[2]) for name, one in given.items() if one is not None}
 
 
 @pytest.mark.parametrize(
-    ("ratios", "word"),
+    ("found", "word", "words"),
     [
-        ({"p50": Ratio(value=1.05, low=1.021, high=1.08)}, SLOWER),
-        ({"p50": Ratio(value=1.05, low=1.019, high=1.08)}, ALIKE),
-        ({"p50": Ratio(value=1.0, low=0.9, high=1.11)}, NOT_JUDGED),
-        ({"p50": Ratio(value=0.9, low=0.8, high=0.97)}, FASTER),
-        ({"p50": Ratio(value=0.9, low=0.8, high=0.99)}, ALIKE),
-        ({"p50": Ratio(value=1.0, low=0.99, high=1.01), "p90": Ratio(value=1.2, low=1.06, high=1.3)}, SLOWER),
-        ({"p50": Ratio(value=1.0, low=0.99, high=1.01), "p90": Ratio(value=1.2, low=1.04, high=1.3)}, ALIKE),
-        ({"p50": Ratio(value=0.9, low=0.8, high=0.95), "p99": Ratio(value=1.5, low=1.2, high=1.9)}, SLOWER),
+        (ratios(), ALIKE, ()),
+        (ratios(p50=(1.05, 1.021, 1.08)), SLOWER, ("p50 is 1.050",)),
+        (ratios(p50=(1.05, 1.019, 1.08)), ALIKE, ()),
+        (ratios(p50=(1.0, 0.9, 1.11)), NOT_JUDGED, ("p50: up to 1.11 times is not excluded",)),
+        (ratios(p50=(0.9, 0.8, 0.97)), FASTER, ()),
+        (ratios(p50=(0.9, 0.8, 0.99)), ALIKE, ()),
+        (ratios(p90=(1.2, 1.06, 1.3)), SLOWER, ("p90 is 1.200",)),
+        (ratios(p90=(1.1, 1.04, 1.19)), ALIKE, ()),
+        (ratios(p90=(1.2, 1.04, 1.39)), MEDIAN_ALIKE, ("p90: up to 1.39 times is not excluded",)),
+        (ratios(p99=(1.2, 0.8, 1.6)), MEDIAN_ALIKE, ("p99: up to 1.60 times is not excluded",)),
+        (ratios(p99=None), MEDIAN_ALIKE, ("p99: 500 samples, 662 needed",)),
+        (ratios(p90=None, p99=None), MEDIAN_ALIKE, ("p90: 500 samples, 64 needed", "p99: 500 samples")),
+        (ratios(p50=(0.9, 0.8, 0.95), p99=(1.5, 1.2, 1.9)), SLOWER, ("p99 is 1.500",)),
+        (ratios(p50=(0.9, 0.8, 0.95), p99=(1.2, 0.8, 1.9)), MEDIAN_FASTER, ("p99: up to 1.90",)),
+        (ratios(p50=(1.05, 1.03, 1.08), p99=None), SLOWER, ("p50 is 1.050", "p99: 500 samples")),
+        (ratios(p50=(1.0, 0.9, 1.11), p99=None), NOT_JUDGED, ("p50: up to 1.11", "p99: 500 samples")),
     ],
-    ids=["above", "within", "blind", "below", "just below", "tail", "tail within", "faster with a slower tail"],
 )
-def test_words_of_intervals(ratios, word):
-    """Slower is the whole interval above the margin, of any percentile."""
-    assert judge(ratios, MARGINS).word == word
+def test_words_of_intervals(found, word, words):
+    """Slower is the whole interval above the margin, of any percentile; what is not judged is in the reason, and in the word where it is a tail."""
+    said = judge(found, MARGINS, 500)
+    assert said.word == word
+    for one in words:
+        assert one in said.reason
+    assert ("not judged" in said.reason or "needed" in said.reason or "not excluded" in said.reason) == any(
+        "needed" in one or "not excluded" in one or "samples" in one or "up to" in one for one in words
+    )
 
 
 def document(**words):
@@ -132,6 +193,7 @@ def document(**words):
     [
         ({}, None),
         ({"compare": ALIKE, "baseline": FASTER}, None),
+        ({"compare": MEDIAN_ALIKE, "baseline": MEDIAN_FASTER}, None),
         ({"compare": SLOWER}, RegressionError),
         ({"baseline": SLOWER, "compare": NOT_JUDGED}, RegressionError),
         ({"compare": NOT_JUDGED}, EdgekitError),

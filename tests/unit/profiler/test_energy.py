@@ -9,6 +9,7 @@ import pytest
 from edgekit.errors import TargetError
 from edgekit.profiler import energy
 from edgekit.profiler.energy import NOTHING, PowerMeter, find_meter, parse_tegrastats, rail_scope
+from edgekit.profiler.pacing import Clock
 
 ORIN = (
     "11-28-2024 10:12:01 RAM 2448/7620MB (lfb 2x4MB) SWAP 0/3810MB (cached 0MB) CPU [12%@1510,5%@1510,off,off] GR3D_FREQ 45%[611] "
@@ -30,6 +31,23 @@ def zone(number, name, energy_uj, wraps="262143328850"):
     return {f"{folder}/name": f"{name}\n", f"{folder}/energy_uj": f"{energy_uj}\n", f"{folder}/max_energy_range_uj": f"{wraps}\n"}
 
 
+class Ticking:
+    """A machine whose counters of RAPL rise while one waits, by 1 µJ a time; those in `dead` do not."""
+
+    def __init__(self, root, dead=()):
+        self.root, self.dead, self.now = root, dead, 0
+        self.clock = Clock(now_ns=lambda: self.now, sleep=self._sleep)
+
+    def _sleep(self, seconds):
+        self.now += round(seconds * 1e9)
+        for zone in (self.root / "sys/class/powercap").glob("intel-rapl:*"):
+            if (zone / "name").read_text().strip() not in self.dead:
+                (zone / "energy_uj").write_text(f"{int((zone / 'energy_uj').read_text()) + 1}\n")
+
+    def meter(self):
+        return find_meter(self.root, clock=self.clock)
+
+
 def rail(device, channel, label, millivolts, milliamperes):
     folder = f"sys/class/hwmon/hwmon{device}"
     return {
@@ -45,16 +63,16 @@ def test_rapl_adds_packages_and_memory(tmp_path):
     root = write(
         tmp_path, {**zone("0", "package-0", 1000), **zone("1", "package-1", 5000), **zone("0:0", "core", 1), **zone("0:1", "dram", 70)}
     )
-    meter = find_meter(root)
+    meter = Ticking(root).meter()
     assert (meter.source, meter.scope) == ("RAPL", "processor package and memory")
     assert meter.joules(0.0) == 0.0
     write(
         root,
         {
-            **zone("0", "package-0", 3_001_000),
-            **zone("1", "package-1", 1_005_000),
+            **zone("0", "package-0", 3_001_001),
+            **zone("1", "package-1", 1_005_001),
             **zone("0:0", "core", 9_000_000),
-            **zone("0:1", "dram", 500_070),
+            **zone("0:1", "dram", 500_071),
         },
     )
     assert meter.joules(1.0) == pytest.approx(4.5)
@@ -62,8 +80,8 @@ def test_rapl_adds_packages_and_memory(tmp_path):
 
 def test_a_counter_that_wraps_goes_on(tmp_path):
     """From 100 below its range to 400 above zero are 500 µJ, each time."""
-    root = write(tmp_path, zone("0", "package-0", 999_900, wraps="1000000"))
-    meter = find_meter(root)
+    root = write(tmp_path, zone("0", "package-0", 999_899, wraps="1000000"))
+    meter = Ticking(root).meter()
     for turn in (1, 2):
         write(root, zone("0", "package-0", 400, wraps="1000000"))
         assert meter.joules(1.0) == pytest.approx(turn * 500e-6 + (turn - 1) * 999_500e-6)
@@ -73,8 +91,29 @@ def test_a_counter_that_wraps_goes_on(tmp_path):
 
 def test_the_counter_of_the_platform_sees_more_than_the_package(tmp_path):
     """The zone psys is taken alone where there is one."""
-    meter = find_meter(write(tmp_path, {**zone("0", "package-0", 0), **zone("1", "psys", 0)}))
+    meter = Ticking(write(tmp_path, {**zone("0", "package-0", 0), **zone("1", "psys", 0)})).meter()
     assert meter.scope == "whole platform (psys)"
+
+
+@pytest.mark.parametrize(
+    ("dead", "scope"),
+    [
+        (["psys"], "processor package and memory"),
+        (["psys", "dram"], "processor package"),
+        (["psys", "package-0"], None),
+        (["psys", "package-1", "dram"], None),
+    ],
+    ids=["platform", "platform and memory", "one package", "another and memory"],
+)
+def test_a_counter_that_stands_still_measures_nothing(tmp_path, dead, scope):
+    """The next one that sees less is taken, without what is dead beside it; where a package is, there is no figure and no 0.0 mJ."""
+    zones = {**zone("0", "package-0", 0), **zone("0:1", "dram", 0), **zone("1", "package-1", 7), **zone("2", "psys", 0)}
+    found = Ticking(write(tmp_path, zones), dead).meter()
+    if scope is None:
+        assert "whole platform (psys), stands still" in found
+        assert "processor package, stands still" in found
+    else:
+        assert found.scope == scope
 
 
 def test_a_counter_that_may_not_be_read_is_a_reason(tmp_path, monkeypatch):
@@ -83,7 +122,7 @@ def test_a_counter_that_may_not_be_read_is_a_reason(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(energy._Counter, "read", refuse)
+    monkeypatch.setattr(energy, "_microjoules", refuse)
     assert "only root may read" in find_meter(write(tmp_path, zone("0", "package-0", 0)))
 
 

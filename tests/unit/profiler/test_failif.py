@@ -135,3 +135,23 @@ def test_a_path_without_a_figure_is_an_error(path):
         failif.check([failif.parse("latency_ms.p50 > 1"), failif.parse(f"{path} > 1")], DOCUMENT)
     assert caught.value.exit_code == 1
     assert "available: " in caught.value.hint
+
+
+def test_a_figure_without_end_breaks_a_limit_from_above():
+    """A p99 that falls on frames which were never answered is null, and above 20 all the same; below 20 it is not."""
+    document = {"paced": {"p99": None, "p95": None}, "without_end": ["paced.p99"], "unavailable": {"paced.p95": "too few"}}
+    with pytest.raises(RegressionError, match=r"paced\.p99 is without end, must not be > 20"):
+        failif.check([failif.parse("paced.p99 > 20")], document)
+    failif.check([failif.parse("paced.p99 < 20")], document)
+    with pytest.raises(EdgekitError, match="cannot be judged") as raised:
+        failif.check([failif.parse("paced.p95 > 20")], document)
+    assert not isinstance(raised.value, RegressionError)
+
+
+def test_a_part_that_was_not_asked_for_names_its_option():
+    """Where a figure of it is meant; a slip of the pen in a part that was asked for has the nearest names."""
+    with pytest.raises(EdgekitError, match="paced is measured only with --fps") as raised:
+        failif.parse("paced.p99 > 1", known=["latency_ms.p99"], options={"paced": "--fps"})
+    assert raised.value.hint == "give --fps too"
+    with pytest.raises(EdgekitError, match="there is no figure"):
+        failif.parse("paced.p98 > 1", known=["paced.p99"], options={"paced": "--fps"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import dataclasses
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from edgekit.errors import TargetError
 from edgekit.profiler import observation
 from edgekit.profiler.energy import PowerMeter
-from edgekit.profiler.observation import Observed, rest_power_w, sustained_ratio
+from edgekit.profiler.observation import Observed, rest_power, sustained_ratio
 from edgekit.profiler.pacing import Clock
 from edgekit.profiler.throttle import ThrottleFiles
 from edgekit.profiler.watch import Eyes, Watch, open_eyes
@@ -57,10 +57,10 @@ class Machine:
             watch.read()
         return watch
 
-    def observed(self, seconds=60, *, per_second=10, idle_w=4.0, **options):
+    def observed(self, seconds=60, *, per_second=10, rest_w=4.0, **options):
         starts = np.arange(seconds * per_second) / per_second
         return Observed(
-            watch=self.watched(seconds, **options), begin_ns=0, starts_s=starts, milliseconds=np.full(starts.size, 20.0), idle_w=idle_w
+            watch=self.watched(seconds, **options), begin_ns=0, starts_s=starts, milliseconds=np.full(starts.size, 20.0), rest_w=rest_w
         )
 
 
@@ -79,7 +79,7 @@ def test_energy_without_a_meter_is_not_available_and_says_why(tmp_path):
     found, reasons = observation.energy(Machine(tmp_path, meter=False).observed())
     assert set(found.values()) == {None}
     assert set(reasons) == set(observation.ENERGY_KEYS)
-    assert set(reasons.values()) == {"not available: there is none"}
+    assert set(reasons.values()) == {"there is none"}
 
 
 def test_a_meter_that_fails_meanwhile_ends_the_energy_and_not_the_measurement(tmp_path):
@@ -99,18 +99,58 @@ def test_a_meter_that_fails_meanwhile_ends_the_energy_and_not_the_measurement(tm
     assert "unplugged" in reasons["mj_per_frame"]
 
 
-def test_power_at_rest_is_that_while_nothing_is_done(tmp_path):
-    """Read several times, by waiting alone."""
-    machine = Machine(tmp_path, watts=3.5)
-    slept = []
-
+def waiting(machine, slept):
     def sleep(seconds):
         slept.append(seconds)
         machine.now += round(seconds * SECOND)
 
-    assert rest_power_w(machine.meter, 2.0, Clock(now_ns=lambda: machine.now, sleep=sleep)) == pytest.approx(3.5)
+    return Clock(now_ns=lambda: machine.now, sleep=sleep)
+
+
+def test_power_at_rest_is_that_while_nothing_is_done(tmp_path):
+    """Read several times, by waiting alone; who waits sees how far it is."""
+    machine = Machine(tmp_path, watts=3.5)
+    slept, told = [], []
+    assert rest_power(machine.meter, 2.0, clock=waiting(machine, slept), on_progress=told.append) == pytest.approx(3.5)
     assert sum(slept) == pytest.approx(2.0)
     assert len(slept) >= 4
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    assert len(told) >= 4
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_meter_that_fails_at_rest_is_a_reason(tmp_path, after):
+    """At its first reading or later: the profile goes on."""
+    machine = Machine(tmp_path)
+    readings = iter([10.0] * after)
+
+    def watts():
+        if (found := next(readings, None)) is None:
+            raise TargetError("the meter was unplugged")
+        return found
+
+    machine.meter = PowerMeter("INA3221", "whole board (VDD_IN)", watts)
+    assert rest_power(machine.meter, 2.0, clock=waiting(machine, [])) == "the power at rest is not known: the meter was unplugged"
+
+
+def test_energy_without_a_power_at_rest_is_all_of_it_and_says_why(tmp_path):
+    """What is above rest is null with the reason, and not measured from 0 W."""
+    found, reasons = observation.energy(Machine(tmp_path).observed(rest_w="the power at rest is not known: unplugged"))
+    assert found["mj_per_frame"] == pytest.approx(1000.0)
+    assert (found["idle_w"], found["mj_per_frame_above_idle"]) == (None, None)
+    assert set(reasons) == {"idle_w", "mj_per_frame_above_idle"}
+    assert set(reasons.values()) == {"the power at rest is not known: unplugged"}
+
+
+def test_frames_before_the_first_reading_are_not_of_its_energy(tmp_path):
+    """Only those begun between the first reading and the last."""
+    machine = Machine(tmp_path)
+    whole = machine.observed(20)
+    watch = Watch(eyes=whole.watch.eyes, readings=whole.watch.readings[5:16])
+    found, _ = observation.energy(dataclasses.replace(whole, watch=watch))
+    assert found["frames"] == 100
+    assert found["mj_per_frame"] == pytest.approx(1000.0)
 
 
 def test_the_timeline_has_every_reading_on_the_clock_of_the_series(tmp_path):
@@ -121,6 +161,7 @@ def test_the_timeline_has_every_reading_on_the_clock_of_the_series(tmp_path):
     assert found["hottest_c"] == 60.0
     assert found["energy_j"] == pytest.approx([10.0 * second for second in range(21)])
     assert (found["throttled"], found["throttled_by"]) == (False, "")
+    assert found["throttle_sources"] == ["core counter"]
     assert reasons == {"clocks_mhz": "no clocks"}
 
 
@@ -129,7 +170,40 @@ def test_a_counter_that_rises_is_throttling(tmp_path):
     machine = Machine(tmp_path)
     found, _ = observation.timeline(machine.observed(20, between=lambda second: machine.counter.write_text(f"{5 + second // 10}\n")))
     assert (found["throttled"], found["throttled_by"]) == (True, "2 throttle events")
-    assert found["throttle_events"][0] == 5
+    assert found["throttle_events"] == [0] * 10 + [1] * 10 + [2]
+
+
+def cooling(machine, state):
+    folder = machine.root / "sys/class/thermal/cooling_device0"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "type").write_text("cpufreq-cpu0\n")
+    (folder / "cur_state").write_text(f"{state}\n")
+
+
+def test_a_state_is_told_for_each_reading(tmp_path):
+    """When the machine held itself back, not only that it did."""
+    machine = Machine(tmp_path)
+    cooling(machine, 0)
+    found, _ = observation.timeline(machine.observed(4, between=lambda second: cooling(machine, 2 if second in {2, 3} else 0)))
+    assert found["throttle_states"] == [[], [], ["cpufreq-cpu0 at 2"], ["cpufreq-cpu0 at 2"], []]
+    assert (found["throttled"], found["throttled_by"]) == (True, "cpufreq-cpu0 at 2")
+
+
+def test_what_can_no_longer_be_read_does_not_become_unthrottled(tmp_path):
+    """Nobody knows then, and the reason names it; what was seen before counts all the same."""
+    for name, seen in (("quiet", False), ("held", True)):
+        machine = Machine(tmp_path / name, throttle=False)
+        cooling(machine, 0)
+
+        def fade(second, machine=machine, seen=seen):
+            if second == 1 and seen:
+                cooling(machine, 1)
+            if second == 3:
+                (machine.root / "sys/class/thermal/cooling_device0/cur_state").unlink()
+
+        found, reasons = observation.timeline(machine.observed(5, between=fade))
+        assert found["throttled"] is (True if seen else None)
+        assert seen or "cpufreq-cpu0 (cooling_device0) could not be read" in reasons["throttled"]
 
 
 def test_a_machine_that_does_not_tell_is_not_unthrottled(tmp_path):
@@ -145,7 +219,7 @@ def test_growth_is_the_slope_after_the_warm_up(tmp_path):
     assert found["mib_per_minute"] == pytest.approx(6.0, rel=0.01)
     assert found["low"] <= found["mib_per_minute"] <= found["high"]
     assert found["readings"] == 51
-    assert found["own_mib_per_minute"] == pytest.approx(600 * 40 / 2**20, rel=0.01)
+    assert found["kept_mib_per_minute"] == pytest.approx(600 * 40 / 2**20, rel=0.01)
     assert reasons == {}
 
 
@@ -172,42 +246,44 @@ def test_the_sustained_ratio_is_the_last_third_by_the_first():
     assert "are too few" in sustained_ratio(starts[:12], np.full(12, 1.0))[1]
 
 
-def test_the_thread_reads_at_the_start_at_the_end_and_between(tmp_path):
-    """Its first reading is before the series and its last after it."""
-    machine = Machine(tmp_path)
-    enough = threading.Event()
-    watch = Watch(eyes=machine.eyes(), interval_s=0.001)
-    seen = machine.sensors
+class Ticker:
+    """Counts what is read, on a clock that the test turns; a reading takes 10 ms."""
 
-    def counted():
-        if len(watch.readings) >= 3:
-            enough.set()
-        return seen()
+    def __init__(self, root):
+        self.machine = Machine(root)
+        eyes = self.machine.eyes()
+        self.watch = Watch(eyes=dataclasses.replace(eyes, sensors=self._sensors))
+        self.watch.read()
 
-    object.__setattr__(watch.eyes, "sensors", counted)
-    with watch:
-        assert len(watch.readings) >= 1
-        assert enough.wait(10)
-        before = len(watch.readings)
-    assert len(watch.readings) > before
-    assert not any(thread.name == "edgekit-watch" for thread in threading.enumerate())
+    def _sensors(self):
+        self.machine.now += 10_000_000
+        return self.machine.sensors()
+
+    def at(self, seconds):
+        self.machine.now = round(seconds * SECOND)
+
+    @property
+    def count(self):
+        return len(self.watch.readings)
 
 
-def test_a_failure_of_the_thread_is_raised_where_the_measurement_ends(tmp_path):
-    """It does not vanish with the thread."""
-    machine = Machine(tmp_path)
-    failed = threading.Event()
-    watch = Watch(eyes=machine.eyes(), interval_s=0.001)
+def test_a_look_reads_once_a_second(tmp_path):
+    """However often it is asked, counted from the reading before."""
+    ticker = Ticker(tmp_path)
+    for seconds, count in ((0.5, 1), (0.99, 1), (1.0, 2), (1.5, 2), (1.99, 2), (2.0, 3), (9.0, 4), (9.9, 4)):
+        ticker.at(seconds)
+        ticker.watch.look()
+        assert ticker.count == count
 
-    def broken():
-        if threading.current_thread() is threading.main_thread():
-            return machine.sensors()
-        failed.set()
-        raise RuntimeError("a defect")
 
-    object.__setattr__(watch.eyes, "sensors", broken)
-    with pytest.raises(RuntimeError, match="a defect"), watch:
-        assert failed.wait(10)
+def test_a_look_that_does_not_fit_is_left_out(tmp_path):
+    """A reading took 10 ms: within 19 ms there is none, within 20 ms there is."""
+    ticker = Ticker(tmp_path)
+    ticker.at(5.0)
+    ticker.watch.look_within(19_000_000)
+    assert ticker.count == 1
+    ticker.watch.look_within(20_000_000)
+    assert ticker.count == 2
 
 
 def test_the_eyes_of_this_machine_are_opened_under_a_root(tmp_path):

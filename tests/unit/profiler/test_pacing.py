@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgekit.errors import EdgekitError
 from edgekit.profiler import pacing
-from edgekit.profiler.pacing import Clock, figures, live_drops, play
+from edgekit.profiler.pacing import Aside, Clock, figures, live_drops, play
 
 
 class World:
@@ -70,15 +70,59 @@ def test_a_run_that_cannot_keep_up_ends_and_counts_what_was_left():
     """At four times the period a run ends after three spans; every due frame is served or unserved, and unserved ones missed their deadline."""
     services = [80.0] * 100
     found = played(services)
-    assert found.due_ns.size + found.unserved == 100
-    assert found.due_ns.size == 75
+    assert (found.due_ns.size, found.served, found.unserved) == (100, 75, 25)
     document = found.to_json()
     assert (document["due"], document["served"], document["unserved"]) == (100, 75, 25)
     assert document["deadline_misses"] == 100
     assert document["deadline_miss_share"] == 1.0
-    assert document["longest_queue"] == max(found.longest_queue, 25)
+    # When frame 24 is begun at 1920 ms, frame 96 is due; when frame 25 is, all are: 75 wait.
+    assert document["longest_queue"] == 75
     assert document["latency_ms"]["max"] is None
     assert "25 of 100 frames were never answered" in document["unavailable"]["latency_ms.max"]
+
+
+def test_a_wait_that_never_ended_counts_as_an_answer_that_never_came():
+    """In overload latency and wait lose the same percentiles, what an answer takes loses none, and each has its own reasons."""
+    document = played([80.0] * 100).to_json()
+    for part in ("latency_ms", "wait_ms"):
+        assert document[part]["samples"] == 100
+        assert {name for name in ("p50", "p90", "max") if document[part][name] is None} == {"p90", "max"}
+        assert {f"{part}.p90", f"{part}.max"} <= set(document["without_end"])
+    assert document["wait_ms"]["p50"] == 49 * 60.0
+    assert (document["service_ms"]["samples"], document["service_ms"]["p90"], document["service_ms"]["max"]) == (75, 80.0, 80.0)
+    assert "75" in document["unavailable"]["service_ms.p95"]
+    assert "service_ms.p90" not in document["unavailable"]
+    # Too few for a p99 is not known to be without end.
+    assert not any(path.endswith(("p95", "p99")) for path in document["without_end"])
+    assert document["unavailable"]["latency_ms.p99"].startswith("p99 needs 662")
+
+
+def mailbox(period_ms, services_ms, count):
+    """Frames dropped by a one-slot mailbox, frame by frame: one that comes while another waits takes its place."""
+    free, waiting, served, dropped = 0.0, None, 0, 0
+    for index in range(count):
+        due = index * period_ms
+        if waiting is not None and free < due:
+            free, waiting, served = free + services_ms[served], None, served + 1
+        if free <= due and waiting is None:
+            free, served = due + services_ms[served], served + 1
+        else:
+            dropped += waiting is not None
+            waiting = index
+    return dropped
+
+
+@pytest.mark.parametrize("services", [[5.0] * 100, [30.0] * 100, [80.0] * 100, [70.0] * 10 + [45.0] * 90, [3000.0] + [1.0] * 49])
+def test_a_live_stream_in_overload_drops_what_a_mailbox_drops(services):
+    """Of all frames that were due, those included that the run itself never began."""
+    found = played(services)
+    assert found.to_json()["live_drops"] == mailbox(20.0, services, len(services))
+
+
+def test_a_live_stream_serves_its_last_frame_though_the_run_ended_before():
+    """One answer of minutes: the run serves one frame, the stream that one and the latest."""
+    found = played([100_000.0] * 50)
+    assert (found.served, found.to_json()["live_drops"]) == (1, 48)
 
 
 def test_what_a_machine_takes_to_wake_up_is_in_the_latency():
@@ -93,9 +137,13 @@ def test_a_percentile_that_falls_on_an_unserved_frame_is_not_known():
     found = figures(np.arange(1.0, 91.0), unserved=10)
     assert found.values["p50"] == 50.0
     assert found.values["samples"] == 100
-    assert (found.values["p90"], found.values["max"], found.intervals["p90"]) == (None, None, None)
-    assert "never answered" in found.missing["p90"]
-    assert set(found.missing) == {"p90", "p95", "p99", "max"}
+    # Rank 90 of 100 is the last that was answered; what lies above it is not known.
+    assert (found.values["p90"], found.intervals["p90"]) == (90.0, None)
+    assert set(found.missing) == {"p95", "p99", "max"}
+    one_more = figures(np.arange(1.0, 90.0), unserved=11)
+    assert (one_more.values["p90"], one_more.values["max"], one_more.intervals["p90"]) == (None, None, None)
+    assert "11 of 100 frames were never answered, and p90 falls on one" in one_more.missing["p90"]
+    assert one_more.without_end == ("p90", "max")
 
 
 def test_figures_without_unserved_frames_are_those_of_the_saturated_loop():
@@ -128,10 +176,35 @@ def test_progress_is_told_while_nothing_waits():
     """It rises to 1, which is told once."""
     world = World([5.0] * 100)
     told = []
-    play(world.serve, fps=50.0, seconds=2.0, clock=world.clock, on_progress=told.append)
+    play(world.serve, fps=50.0, seconds=2.0, clock=world.clock, aside=Aside(on_progress=told.append))
     assert told == sorted(told)
     assert told.count(1.0) == 1
     assert len(told) > 10
+
+
+def test_progress_is_not_drawn_where_a_frame_is_near():
+    """4 ms before the next one there is no time for it; the end is told in any case."""
+    world = World([16.0] * 100)
+    told = []
+    play(world.serve, fps=50.0, seconds=2.0, clock=world.clock, aside=Aside(on_progress=told.append))
+    assert told == [1.0]
+
+
+def test_what_is_done_aside_knows_its_time_and_is_in_no_latency():
+    """It is called before each frame that is not yet due, with the 15 ms that are left; frames that are late are not held up."""
+    services = [5.0] * 10 + [50.0] + [5.0] * 10
+    world = World(services)
+    left = []
+
+    def look(left_ns):
+        left.append(left_ns / 1e6)
+        world.now += left_ns
+
+    found = play(world.serve, fps=50.0, seconds=len(services) / 50, clock=world.clock, aside=Aside(look=look))
+    gaps = np.arange(1, 21) * 20.0 - lindley(services, 20.0)[:-1]
+    assert left == pytest.approx(gaps[gaps > 0])
+    assert len(left) < 20
+    assert found.latency_ms == pytest.approx(lindley(services, 20.0) - np.arange(len(services)) * 20.0, abs=1e-5)
 
 
 @pytest.mark.parametrize(("fps", "seconds"), [(0.0, 1.0), (-1.0, 1.0), (float("nan"), 1.0), (1e9, 1.0), (30.0, 0.0)])
@@ -144,4 +217,4 @@ def test_a_rate_that_is_none_is_refused(fps, seconds):
 def test_one_frame_is_due_at_least():
     """A rate of one in ten seconds, for one second."""
     world = World([5.0])
-    assert play(world.serve, fps=0.1, seconds=1.0, clock=world.clock).due_ns.size == 1
+    assert play(world.serve, fps=0.1, seconds=1.0, clock=world.clock).served == 1

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
 
 from edgekit.errors import BundleError, DataError
-from edgekit.profiler import failif, stages
+from edgekit.profiler import failif, stages, watch
+from edgekit.profiler import profile as profiling
 from edgekit.profiler.clock import Budget
 from edgekit.profiler.profile import PATHS, Options, profile
 
@@ -134,6 +137,119 @@ def test_energy_is_measured_at_rest_and_at_work(runtime, bundle, frames, tmp_pat
     assert energy["mj_per_frame_above_idle"] == pytest.approx(0.0, abs=1e-6)
     assert energy["mj_per_frame"] * energy["frames"] == pytest.approx(1e3 * (counted[-1] - counted[0]))
     assert counted[-1] - counted[0] >= 5.0 * 0.5
+    assert not any(thread.name == "edgekit-power" for thread in threading.enumerate())
+
+
+def board(tmp_path):
+    rail = tmp_path / "root/sys/class/hwmon/hwmon0"
+    rail.mkdir(parents=True)
+    for name, text in (("name", "ina3221"), ("in1_label", "VDD_IN"), ("in1_input", "5000"), ("curr1_input", "1000")):
+        (rail / name).write_text(text)
+    return rail
+
+
+def test_a_meter_that_fails_at_rest_does_not_end_the_profile(runtime, bundle, frames, tmp_path, monkeypatch):
+    """Latency is there, energy is null, and the reason is the meter's."""
+    rail = board(tmp_path)
+    original = profiling.open_meter
+
+    def opened(root):
+        found = original(root)
+        (rail / "curr1_input").unlink()
+        found._thread.join(10)
+        return found
+
+    monkeypatch.setattr(profiling, "open_meter", opened)
+    document = profiled(runtime(), bundle, frames, seconds=0.2, root=tmp_path / "root")
+    assert document["latency_ms"]["p50"] is not None
+    assert document["energy"]["mj_per_frame"] is None
+    assert "INA3221 can no longer be read" in document["unavailable"]["energy.mj_per_frame"]
+
+
+def test_without_a_meter_there_is_no_power_at_rest(runtime, bundle, frames, tmp_path):
+    """Not 0 W, from which everything would be above rest."""
+    found = profile(bundle, frames, options=Options(seconds=0.05, repeats=1, runtime=runtime(), fps=50.0, root=tmp_path))
+    for seen in (found.observed, found.extras.paced[1]):
+        assert isinstance(seen.rest_w, str)
+        assert "no RAPL counter" in seen.rest_w
+
+
+def test_the_wait_for_the_power_at_rest_is_told(runtime, bundle, frames, tmp_path):
+    """Up to five seconds in which nothing else moves."""
+    board(tmp_path)
+    told = []
+    options = Options(seconds=0.5, repeats=1, runtime=runtime(), root=tmp_path / "root")
+    profile(bundle, frames, options=options, on_progress=lambda stage, share: told.append((stage, share)))
+    assert told.count(("at rest", 1.0)) == 1
+    assert [stage for stage, _ in told].index("at rest") < [stage for stage, _ in told].index("predict")
+
+
+def test_the_machine_is_the_one_under_the_root(runtime, bundle, frames, tmp_path):
+    """Its processor too, not only its sensors."""
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text("model name\t: A made-up processor\n")
+    assert profiled(runtime(), bundle, frames, root=tmp_path)["host"]["cpu_model"] == "A made-up processor"
+
+
+def test_no_reading_is_in_a_latency(runtime, bundle, frames, monkeypatch):
+    """The watch reads in both runs, each time while no frame is answered."""
+    monkeypatch.setattr(watch, "INTERVAL_NS", 30_000_000)
+    module = importlib.import_module(runtime())
+    usual, sensors = module.Classifier.predict, watch.SensorFiles.read
+    answering, seen = [], []
+
+    def answer(self, frame, **given):
+        answering.append(1)
+        time.sleep(0.002)
+        answering.pop()
+        return usual(self, frame, **given)
+
+    def read(self):
+        seen.append(bool(answering))
+        time.sleep(0.002)
+        return sensors(self)
+
+    monkeypatch.setattr(module.Classifier, "predict", answer)
+    monkeypatch.setattr(watch.SensorFiles, "read", read)
+    document = profiled(module.__name__, bundle, frames, seconds=0.5, fps=20.0)
+    assert len(document["timeline"]["t_s"]) >= 6
+    assert len(document["paced"]["timeline"]["t_s"]) >= 6
+    assert document["timeline"]["reading_ms"] >= 2
+    assert not any(seen)
+
+
+def test_the_frames_of_every_part_take_turns(runtime, bundle, frames, monkeypatch):
+    """Also those from a clock and those after pauses."""
+    module = importlib.import_module(runtime())
+    opened = []
+    load = module.load
+    monkeypatch.setattr(module, "load", lambda path: opened.append(load(path)) or opened[-1])
+    starts = {}
+
+    def told(stage, share):
+        starts.setdefault(stage, len(opened[0].seen) if opened else 0)
+
+    options = Options(seconds=0.2, repeats=1, runtime=module.__name__, fps=50.0, idle=True)
+    profile(bundle, frames, options=options, on_progress=told)
+    seen = opened[0].seen
+    assert set(seen[starts["50 frames a second"] :]) == {10, 20, 30}
+    assert set(seen[starts["after pauses"] :]) == {10, 20, 30}
+
+
+def test_a_paced_run_that_cannot_keep_up_is_judged_by_what_answers_take(runtime, bundle, frames, monkeypatch):
+    """What frames wait for grows from the first to the last; the machine has not become slower."""
+    module = importlib.import_module(runtime())
+    usual = module.Classifier.predict
+
+    def slower(self, frame, **given):
+        time.sleep(0.004)
+        return usual(self, frame, **given)
+
+    monkeypatch.setattr(module.Classifier, "predict", slower)
+    document = profiled(module.__name__, bundle, frames, seconds=0.3, fps=500.0)
+    waits = document["paced"]["series"]["latency_ms"]
+    assert waits[-1] > 5 * waits[5]
+    assert document["paced"]["timeline"]["sustained_ratio"] < 1.8
 
 
 def test_every_part_is_closed_behind_the_profile(runtime, bundle, frames, monkeypatch):
@@ -152,4 +268,6 @@ def test_extra_parts_come_after_the_latency(runtime, bundle, frames):
     options = Options(seconds=0.1, repeats=1, runtime=runtime(), fps=100.0, idle=True, compare=bundle)
     profile(bundle, frames, options=options, on_progress=lambda stage, _: told.append(stage))
     order = list(dict.fromkeys(told))
+    # Nothing of the frames from a clock is left out as warm-up: the saturated run must be just before them.
+    assert order.index("100 frames a second") < order.index("after pauses")
     assert order.index("predict") < min(order.index(name) for name in ("100 frames a second", "after pauses", "comparison"))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.report import charts, svg
-from edgekit.report.charts import Interval
+from edgekit.report.charts import Course, Interval
 
 
 def drawn(markup):
@@ -78,7 +78,7 @@ def test_a_lone_spike_does_not_flatten_the_others_and_is_counted():
     markup = charts.cdf(values, {"p50": 1.5})
     assert any(text.startswith("1 frame above") for text in texts(markup))
     assert max(float(text) for text in texts(markup) if re.fullmatch(r"[\d.]+", text)) < 10
-    assert any("1 frame above" in text for text in texts(charts.timeline(np.arange(1000.0), values, excluded=0, median=1.5)))
+    assert any("1 frame above" in text for text in texts(charts.timeline(np.arange(1000.0), values, Course(excluded=0, median=1.5))))
     assert not any("above" in text for text in texts(charts.cdf(np.linspace(1, 2, 50), {})))
 
 
@@ -86,7 +86,7 @@ def test_the_course_keeps_every_spike_of_a_long_series():
     """The band reaches the largest sample although only a few hundred columns are drawn."""
     values = np.ones(50_000)
     values[31_234] = 2.5
-    markup = charts.timeline(np.arange(50_000) / 100, values, excluded=0, median=1.0)
+    markup = charts.timeline(np.arange(50_000) / 100, values, Course(excluded=0, median=1.0))
     band, course = points(markup, "polygon"), points(markup, "polyline")
     assert len(course) == charts.COLUMNS
     top = band[:, 1].min()
@@ -100,7 +100,7 @@ def test_the_course_keeps_every_spike_of_a_long_series():
 def test_the_warm_up_is_shaded_to_its_end(excluded, said):
     """The shade ends where the first kept frame starts, also when none is kept."""
     starts = np.arange(100) / 10
-    markup = charts.timeline(starts, np.full(100, 2.0), excluded=excluded, median=2.0)
+    markup = charts.timeline(starts, np.full(100, 2.0), Course(excluded=excluded, median=2.0))
     shades = [element for element in drawn(markup).iter("rect") if element.get("class") == "shade"]
     assert said in texts(markup)
     assert len(shades) == (excluded > 0)
@@ -143,7 +143,7 @@ def test_intervals_are_drawn_from_low_to_high_around_their_figure():
     "markup",
     [
         charts.cdf(np.full(5, 2.0), {"p50": 2.0}),
-        charts.timeline(np.zeros(1), np.array([3.0]), excluded=0, median=3.0),
+        charts.timeline(np.zeros(1), np.array([3.0]), Course(excluded=0, median=3.0)),
         charts.stack([("only", 0.0)]),
         charts.intervals([Interval(label="a", series="b", value=0.0, low=None, high=None)], quantity="q"),
         charts.intervals([Interval(label="<b>" * 40, series="&", value=1.0, low=1.0, high=1.0)], quantity="<q>"),
@@ -155,3 +155,27 @@ def test_a_degenerate_chart_is_still_a_chart(markup):
     assert "nan" not in markup.text
     assert "inf" not in markup.text
     assert list(drawn(markup).iter("svg"))
+
+
+def test_a_distribution_with_values_without_end_stops_below_the_whole():
+    """One of four has none: the curve ends at three quarters, and a mark is as high as its share of all."""
+    markup = charts.cdf(np.array([1.0, 2.0, 3.0]), {"p50": 2.0}, endless=1)
+    area = charts.Area(height=290, top=charts.NOTE_HEIGHT)
+    y = area.vertical(0.0, 1.0)
+    assert points(markup)[-1, 1] == pytest.approx(y(0.75), abs=0.1)
+    assert float(next(drawn(markup).iter("circle")).get("cy")) == pytest.approx(y(0.5), abs=0.1)
+    assert "of 4 frames, 1 of them without end" in label(markup)
+
+
+def test_a_course_without_a_median_has_no_guide():
+    """And its own words under the axis; what lies beyond the plot is not shaded."""
+    markup = charts.timeline(
+        np.arange(10.0), np.full(10, 2.0), Course(median=None, moments="when it was due (s)", held=[(-5.0, 1.0), (8.0, 30.0)])
+    )
+    assert "median" not in label(markup)
+    assert "when it was due (s)" in texts(markup)
+    area = charts.Area(height=250, top=charts.NOTE_HEIGHT)
+    held = [one for one in drawn(markup).iter("rect") if one.get("class") == "held"]
+    assert float(held[0].get("x")) == area.left
+    assert float(held[1].get("x")) + float(held[1].get("width")) == pytest.approx(area.x_end)
+    assert not [one for one in drawn(markup).iter("line") if one.get("class") == "guide"]

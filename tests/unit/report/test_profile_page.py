@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from edgekit.report import profile_page
+from edgekit.report import profile_page, profile_parts
 
 STAGE = {"p50": 1.25, "p95": 1.5, "samples": 900}
 NOTHING = "nothing to read it from"
@@ -56,26 +56,38 @@ DOCUMENT = {
         "temperatures_c": {},
         "clocks_mhz": {},
         "throttle_events": [None, None, None],
+        "throttle_states": [None, None, None],
         "memory_mib": [100.0, 100.5, 101.0],
         "own_memory_mib": [80.0, 80.5, None],
         "energy_j": [None, None, None],
         "hottest_c": None,
         "throttled": None,
         "throttled_by": "",
+        "throttle_sources": [],
         "sustained_ratio": 1.02,
         "reading_ms": 0.5,
     },
     "energy": dict.fromkeys(("source", "scope", "idle_w", "busy_w", "mj_per_frame", "mj_per_frame_above_idle", "frames")),
-    "memory_growth": {"mib_per_minute": None, "low": None, "high": None, "readings": 3, "own_mib_per_minute": None},
+    "memory_growth": {"mib_per_minute": None, "low": None, "high": None, "readings": 3, "kept_mib_per_minute": None},
     "deltas": {
-        "cam": {"added_ms": 0.125, "ratio": 1.0625, "low": 1.05, "high": 1.075, "pairs": 400, "steady": True},
-        "overlay": dict.fromkeys(("added_ms", "ratio", "low", "high", "pairs", "steady")),
+        "cam": {
+            "added_ms": 0.125,
+            "added_low_ms": 0.1,
+            "added_high_ms": 0.15,
+            "ratio": 1.0625,
+            "low": 1.05,
+            "high": 1.075,
+            "pairs": 400,
+            "steady": True,
+        },
+        "overlay": dict.fromkeys(("added_ms", "added_low_ms", "added_high_ms", "ratio", "low", "high", "pairs", "steady")),
     },
     "paced": None,
     "idle_wake": None,
     "layers": None,
     "compare": None,
     "baseline": None,
+    "without_end": [],
     "unavailable": {
         "host.governor": "there is no governor file",
         "memory.proportional_mib": "no rollup",
@@ -86,7 +98,7 @@ DOCUMENT = {
     },
 }
 
-WAKE = {"gap_s": 1.0, "p50_ms": 3.0, "interval_ms": [2.5, 3.5], "max_ms": 9.0, "samples": 20, "ratio": 1.5, "reason": ""}
+WAKE = {"gap_s": 1.0, "p50_ms": 3.0, "interval_ms": [2.5, 3.5], "max_ms": 9.0, "samples": 20, "reason": ""}
 PERCENTILES = {"p50": 21.5, "p90": 30.0, "p95": None, "p99": None, "max": 250.0, "samples": 100}
 PACED = {
     "fps": 30.0,
@@ -239,7 +251,7 @@ def test_every_part_has_its_section():
         "At 30 frames a second",
         "7 of 100 frames missed the deadline of 33.3 ms; 2 of them were never served",
         "would have dropped 3",
-        "1 s 3.00 2.50 to 3.50 9.00 1.50 20",
+        "1 s 3.00 2.50 to 3.50 9.00 20",
         "Against another bundle",
         "Slower: p50 is 1.100 (1.080 to 1.120) times the other's",
         "400 pairs on the same frames",
@@ -248,7 +260,7 @@ def test_every_part_has_its_section():
         "kernel was 1, is 2",
         "conv19 Convolution u8 brgconv_I8 1.9000",
         "5 more",
-        "the map +0.125 ms 1.062 (1.050 to 1.075) 400 yes",
+        "the map +0.125 ms (+0.100 to +0.150) 1.062 (1.050 to 1.075) 400 yes",
         "drawing the overlay too few pairs",
         NOTHING,
         "no counter",
@@ -267,6 +279,14 @@ def test_every_part_has_its_section():
             "could not be judged: the baseline was not steady",
         ),
         ({"timeline__throttled": True, "timeline__throttled_by": "3 throttle events"}, "the machine held itself back: 3 throttle events"),
+        (
+            {"paced": {**PACED, "timeline": {**DOCUMENT["timeline"], "throttled": True, "throttled_by": "cpufreq-cpu0 at 2"}}},
+            "the machine held itself back while frames came from a clock: cpufreq-cpu0 at 2",
+        ),
+        (
+            {"compare": {**COMPARE, "verdict": "median not distinguishable", "reason": "p99: 400 samples, 662 needed"}},
+            "against the bundle it was compared with only the median could be judged: p99: 400 samples",
+        ),
     ],
 )
 def test_what_a_comparison_or_the_machine_found_is_said_on_top(changes, text):
@@ -299,3 +319,88 @@ def test_the_deadline_is_on_the_curve_where_it_fits():
     near, far = (profile_page.render({**DOCUMENT, "paced": {**PACED, "deadline_ms": deadline}}) for deadline in (33.3, 1000.0))
     assert "deadline 33.3 ms" in near
     assert "deadline 1e+03" not in far
+
+
+def test_a_difference_that_holds_zero_says_so():
+    """The milliseconds of the map, where their interval holds 0."""
+    told = "+0.125 ms (-0.100 to +0.150), not distinguishable from 0"
+    assert told in words(profile_page.render(changed(deltas__cam__added_low_ms=-0.1)))
+    assert "not distinguishable from 0" not in words(profile_page.render(DOCUMENT))
+
+
+def test_the_machine_during_the_paced_run_is_shown():
+    """Its own temperature, throttling and energy, with their own reasons."""
+    timeline = {
+        **DOCUMENT["timeline"],
+        "temperatures_c": {"cpu": [40.0, 50.0, 60.0]},
+        "throttled": False,
+        "throttle_sources": ["core counter × 4"],
+        "hottest_c": 60.0,
+    }
+    document = changed(paced={**PACED, "timeline": timeline})
+    document["unavailable"]["paced.energy.mj_per_frame"] = "the meter was unplugged"
+    found = words(profile_page.render(document))
+    section = found[found.index("At 30 frames a second") :]
+    for text in ("60.0 °C", "no; looked at: core counter × 4", "the meter was unplugged", "temperature (°C)", "when the frame was due (s)"):
+        assert text in section
+
+
+def test_what_has_no_end_is_no_dash():
+    """A p90 that falls on frames which were never answered, and why; a p99 of too few frames stays a dash."""
+    paced = {**PACED, "latency_ms": {**PERCENTILES, "p90": None}}
+    document = changed(paced=paced, without_end=["paced.latency_ms.p90"])
+    document["unavailable"]["paced.latency_ms.p90"] = "2 of 100 frames were never answered, and p90 falls on one of them"
+    found = words(profile_page.render(document))
+    assert "from due to answered 21.50 without end – – 250.00 100" in found
+    assert "2 of 100 frames were never answered" in found
+
+
+def test_the_distribution_of_an_overload_does_not_reach_the_whole():
+    """98 of 100 frames were answered: the curve ends at 98 %; where the median has no end, none is drawn."""
+    whole, lost = ({**PACED, "latency_ms": {**PERCENTILES, "p50": p50}} for p50 in (21.5, None))
+    assert "of 100 frames, 2 of them without end" in profile_page.render(changed(paced=whole))
+    assert "around a median of 21.5 ms" in profile_page.render(changed(paced=whole))
+    assert profile_page.render(changed(paced=lost)).count("around a median of") == 1
+
+
+def test_a_slope_that_does_not_rise_is_not_said_to_hold_what_the_profile_keeps():
+    """Beside each other, not one within the other."""
+    slope = {"mib_per_minute": -0.5, "low": -1.0, "high": 0.1, "readings": 30, "kept_mib_per_minute": 0.25}
+    found = words(profile_page.render(changed(memory_growth=slope)))
+    assert "-0.5 MiB a minute (-1 to +0.1); the profile itself keeps 0.25" in found
+
+
+@pytest.mark.parametrize(
+    ("events", "states", "spans"),
+    [
+        ([0, 0, 0, 0], [[], [], [], []], []),
+        ([0, 0, 2, 2], [None] * 4, [(1.0, 2.0)]),
+        ([0, 1, 2, 2], [None] * 4, [(0.0, 2.0)]),
+        ([None] * 4, [[], ["x at 1"], [], []], [(1.0, 2.0)]),
+        ([None] * 4, [[], ["x at 1"], ["x at 1"], ["x at 1"]], [(1.0, 3.0)]),
+        ([None] * 4, [[], [], [], ["x at 1"]], [(2.0, 3.0)]),
+        ([0, None, 3, 4], [["x"], [], [], []], [(0.0, 1.0), (2.0, 3.0)]),
+    ],
+)
+def test_when_the_machine_held_itself_back(events, states, spans):
+    """A counter tells of the time since the reading before, a state of the time until the next."""
+    assert profile_parts.held_back({"t_s": [0.0, 1.0, 2.0, 3.0], "throttle_events": events, "throttle_states": states}) == spans
+
+
+def test_the_times_of_throttling_are_shaded_in_every_course():
+    """Latency, temperature and memory, with a legend; nothing where there was none."""
+    document = changed(
+        timeline__temperatures_c={"cpu": [40.0, 50.0, 60.0]},
+        timeline__throttle_states=[[], ["cpufreq-cpu0 at 2"], []],
+        timeline__throttled=True,
+    )
+    assert profile_page.render(document).count('class="held"') == 2 * 3
+    assert 'class="held"' not in profile_page.render(DOCUMENT)
+
+
+def test_a_long_name_of_a_file_stays_in_its_tile():
+    """The whole of it is in the table of the bundle."""
+    name = "a-very-long-name-of-a-bundle-without-a-space.edgekit"
+    found = words(profile_page.render(changed(bundle__file=name)))
+    assert found.count(name) == 1
+    assert "a-very-long-name-of-a…" in found

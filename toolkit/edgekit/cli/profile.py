@@ -44,7 +44,10 @@ def profile(
         None, "--compare", metavar="OTHER", help="Measure against another bundle, call by call; exit 4 where BUNDLE is slower."
     ),
     baseline: Path | None = typer.Option(
-        None, "--baseline", metavar="FILE", help="Compare with an earlier --json of this machine; exit 4 where BUNDLE has become slower."
+        None,
+        "--baseline",
+        metavar="FILE",
+        help="Compare with an earlier --json of the same kind of machine; exit 4 where BUNDLE has become slower.",
     ),
     fail_if: list[str] = typer.Option(
         [], "--fail-if", metavar="EXPR", help='Exit 4 when it holds, for example "latency_ms.p99 > 20"; may be repeated.'
@@ -58,11 +61,12 @@ def profile(
     from edgekit.profiler import failif
     from edgekit.profiler import profile as profiling
     from edgekit.profiler.baseline import load_baseline
+    from edgekit.profiler.document import ASKED_FOR
     from edgekit.report import profile_page
 
     earlier = None if baseline is None else load_baseline(baseline)
     options = profiling.Options(seconds=seconds, fps=fps, idle=idle, layers=layers, compare=compare, baseline=earlier)
-    limits = [failif.parse(expression, known=options.paths()) for expression in fail_if]
+    limits = [failif.parse(expression, known=options.paths(), options=ASKED_FOR) for expression in fail_if]
     if html is not None:
         check_writable(html)
     for path in (bundle, compare):

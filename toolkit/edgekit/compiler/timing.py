@@ -116,10 +116,10 @@ def measure(engines: Sequence[Engine], frame: NDArray[np.uint8]) -> LatencyShare
         for call in calls:
             call()
     found = measure_pair(calls[0], calls[1], PAIR_BUDGET)
-    medians = [float(np.median(series.milliseconds[found.excluded :])) for series in (found.a, found.b)]
+    latency_ms, reference_ms = found.medians_ms
     return LatencyShare(
-        latency_ms=medians[0],
-        reference_ms=medians[1],
+        latency_ms=latency_ms,
+        reference_ms=reference_ms,
         share=found.ratio,
         low=found.low,
         high=found.high,

@@ -1,13 +1,16 @@
-"""`--baseline FILE`: this measurement against an earlier one of the same machine.
+"""`--baseline FILE`: this measurement against an earlier one of the same kind of machine.
 
 Rules this file keeps:
 
-1. Latencies of two machines say nothing about a bundle. What makes a machine another one (`HOST_KEYS`), what makes an engine another one (`ENGINE_KEYS`)
+1. Latencies of two kinds of machine say nothing about a bundle. What makes a machine another one (`HOST_KEYS`), what makes an engine another one (`ENGINE_KEYS`)
    and the frames must be the same, or nothing is judged. That is found out before anything is measured, where it can be.
 2. What may change between two releases (the bundle, versions of libraries, kernel and system) is listed beside the result: it is what is looked for.
-3. Both measurements must have been steady and must have a median; the interval is of both series, drawn apart (`bootstrap.separate_ratios`).
+3. Both measurements must have been steady and must have a median: a baseline that was not, or has none, is refused when it is read. The interval is of
+   both series, drawn apart (`bootstrap.separate_ratios`).
 4. The margins are wider than those of `--compare`: two runs on two days differ by what no series of either holds (where memory lies, how warm the room
    is). Who can measure both bundles now should use `--compare`.
+
+Does not prove that it is the same machine: two devices of one kind look alike here, and may differ in how warm they are and how they are cooled.
 """
 
 from __future__ import annotations
@@ -28,7 +31,10 @@ from edgekit.profiler.percentiles import SHARES, minimum_samples
 from edgekit.profiler.verdict import DECIDING, Margins, Verdict, judge, not_judged
 from edgekit.schema.decode import encode
 
-MARGINS = Margins(slower={"p50": 0.05, "p90": 0.10, "p99": 0.20}, blind=0.15)
+FORMAT_VERSION = 1
+"""Of the documents that are written and read here."""
+
+MARGINS = Margins(slower={"p50": 0.05, "p90": 0.10, "p99": 0.20}, blind={"p50": 0.15, "p90": 0.30, "p99": 0.60})
 MOST_BYTES = 256 * 2**20
 HOST_KEYS = (
     "device_model",
@@ -93,32 +99,51 @@ def load_baseline(path: Path) -> Baseline:
         path: What `edgekit profile --json` wrote.
 
     Raises:
-        DataError: The file cannot be read, or is no profile.
+        DataError: The file cannot be read, is no profile, or one that nothing can be compared with (rule 3).
     """
     try:
         if path.stat().st_size > MOST_BYTES:
             raise DataError(f"{path}: {path.stat().st_size} bytes are more than a profile has")
-        found = json.loads(path.read_bytes())
-        warmup, series = found["warmup"], found["series"]["latency_ms"]
-        excluded = warmup["excluded"]
-        values = np.asarray(series, np.float64)[int(excluded) :]
-        baseline = Baseline(
-            measured_at=str(found["measured_at"]),
-            host=dict(found["host"]),
-            bundle={**found["bundle"], "engine": dict(found["bundle"]["engine"])},
-            frames=dict(found["frames"]),
-            steady=warmup["steady"] is True,
-            milliseconds=values,
-        )
+        baseline = _read(json.loads(path.read_bytes()))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}", hint="give what edgekit profile --json wrote") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path}: is no profile: {type(error).__name__}: {error}", hint="give what edgekit profile BUNDLE --json wrote"
         ) from error
-    if values.ndim != 1 or not values.size or not np.isfinite(values).all() or (values <= 0).any() or int(excluded) < 0:
-        raise DataError(f"{path}: is no profile: its latencies are no positive numbers", hint="give what edgekit profile --json wrote")
+    fewest = minimum_samples(SHARES["p50"])
+    if baseline.milliseconds.size < fewest:
+        raise DataError(
+            f"{path}: {baseline.milliseconds.size} samples after the warm-up are too few to compare with, {fewest} are needed",
+            hint="measure a baseline for longer: edgekit profile BUNDLE --seconds 30 --json",
+        )
+    if not baseline.steady:
+        raise DataError(
+            f"{path}: the machine was not steady when it was measured, so nothing can be compared with it",
+            hint="measure a baseline again, with nothing else running and for longer (--seconds)",
+        )
     return baseline
+
+
+def _read(found: Any) -> Baseline:
+    """A profile as it was stored; raises ValueError, KeyError or TypeError where it is none."""
+    if found["format_version"] != FORMAT_VERSION:
+        raise ValueError(f"format_version is {found['format_version']!r}, this edgekit reads {FORMAT_VERSION}")
+    warmup, series = found["warmup"], found["series"]["latency_ms"]
+    excluded = warmup["excluded"]
+    if type(excluded) is not int or excluded < 0:
+        raise ValueError("warmup.excluded is no count")
+    values = np.asarray(series, np.float64)
+    if values.ndim != 1 or not values.size or not np.isfinite(values).all() or (values <= 0).any():
+        raise ValueError("its latencies are no positive numbers")
+    return Baseline(
+        measured_at=str(found["measured_at"]),
+        host=dict(found["host"]),
+        bundle={**found["bundle"], "engine": dict(found["bundle"]["engine"])},
+        frames=dict(found["frames"]),
+        steady=warmup["steady"] is True,
+        milliseconds=values[excluded:],
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +203,7 @@ def _verdict(baseline: Baseline, now: Baseline, seed: int) -> Verdict:
     if "p50" not in ratios:
         sizes = f"{now.milliseconds.size} and {baseline.milliseconds.size}"
         return not_judged(f"{sizes} samples are too few, {minimum_samples(SHARES['p50'])} are needed of either", MARGINS)
-    return judge(ratios, MARGINS)
+    return judge(ratios, MARGINS, min(now.milliseconds.size, baseline.milliseconds.size))
 
 
 def _packages(side: Baseline) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Ratios of percentiles of two series of latencies, with intervals that know that neighbouring latencies are alike.
+"""Ratios and differences of percentiles of two series of latencies, with intervals that know that neighbouring latencies are alike.
 
 Rules this file keeps:
 
@@ -15,7 +15,7 @@ Does not prove that another run would lie in the interval: what differs from sta
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,15 +34,15 @@ _Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ratio:
-    """A ratio of two percentiles with its 95 % interval."""
+class Estimate:
+    """A ratio or a difference of two percentiles with its 95 % interval."""
 
     value: float
     low: float
     high: float
 
 
-def paired_ratios(a: _Values, b: _Values, shares: Mapping[str, float], *, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Ratio]:
+def paired_ratios(a: _Values, b: _Values, shares: Mapping[str, float], *, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Estimate]:
     """Percentile(a) / percentile(b) of series measured in turn.
 
     Args:
@@ -53,18 +53,43 @@ def paired_ratios(a: _Values, b: _Values, shares: Mapping[str, float], *, seed: 
         resamples: How often is drawn, at most.
     """
     asked = _bounded(shares, a.size)
-    if not asked:
-        return {}
+    return _over_pairs(a, b, asked, np.divide, _Draws(seed=seed, resamples=resamples)) if asked else {}
+
+
+def paired_differences(
+    a: _Values, b: _Values, shares: Mapping[str, float], *, seed: int = 0, resamples: int = RESAMPLES
+) -> dict[str, Estimate]:
+    """Percentile(a) − percentile(b), in the unit of the series; else as `paired_ratios`."""
+    asked = _bounded(shares, a.size)
+    return _over_pairs(a, b, asked, np.subtract, _Draws(seed=seed, resamples=resamples)) if asked else {}
+
+
+def median_ratio(a: _Values, b: _Values, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
+    """Median(a) / median(b) of series measured in turn, of however few pairs; one at least."""
+    return _over_pairs(a, b, {"p50": 0.5}, np.divide, _Draws(seed=seed, resamples=resamples))["p50"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draws:
+    seed: int
+    resamples: int
+
+
+def _over_pairs(
+    a: _Values, b: _Values, asked: Mapping[str, float], combine: Callable[[_Values, _Values], _Values], draws: _Draws
+) -> dict[str, Estimate]:
     block = max(_block_length(_above(a, share) - _above(b, share)) for share in asked.values())
-    generator = np.random.default_rng(seed)
-    drawn = np.empty((_affordable(resamples, a.size), len(asked)))
+    generator = np.random.default_rng(draws.seed)
+    drawn = np.empty((_affordable(draws.resamples, a.size), len(asked)))
     for index in range(len(drawn)):
         places = _circular(generator, a.size, block)
-        drawn[index] = _percentiles(a[places], asked) / _percentiles(b[places], asked)
-    return _ratios(_percentiles(a, asked) / _percentiles(b, asked), drawn, asked)
+        drawn[index] = combine(_percentiles(a[places], asked), _percentiles(b[places], asked))
+    return _estimates(combine(_percentiles(a, asked), _percentiles(b, asked)), drawn, asked)
 
 
-def separate_ratios(a: _Values, b: _Values, shares: Mapping[str, float], *, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Ratio]:
+def separate_ratios(
+    a: _Values, b: _Values, shares: Mapping[str, float], *, seed: int = 0, resamples: int = RESAMPLES
+) -> dict[str, Estimate]:
     """Percentile(a) / percentile(b) of series measured apart, of any lengths; else as `paired_ratios`."""
     asked = _bounded(shares, min(a.size, b.size))
     if not asked:
@@ -75,7 +100,7 @@ def separate_ratios(a: _Values, b: _Values, shares: Mapping[str, float], *, seed
     for series in (a, b):
         block = max(_block_length(_above(series, share)) for share in asked.values())
         sides.append(np.array([_percentiles(series[_circular(generator, series.size, block)], asked) for _ in range(times)]))
-    return _ratios(_percentiles(a, asked) / _percentiles(b, asked), sides[0] / sides[1], asked)
+    return _estimates(_percentiles(a, asked) / _percentiles(b, asked), sides[0] / sides[1], asked)
 
 
 def _block_length(series: _Values) -> int:
@@ -131,7 +156,7 @@ def _circular(generator: np.random.Generator, count: int, block: int) -> NDArray
     return places
 
 
-def _ratios(values: _Values, drawn: _Values, shares: Mapping[str, float]) -> dict[str, Ratio]:
+def _estimates(values: _Values, drawn: _Values, shares: Mapping[str, float]) -> dict[str, Estimate]:
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
-    return {name: Ratio(value=float(values[index]), low=float(low[index]), high=float(high[index])) for index, name in enumerate(shares)}
+    return {name: Estimate(value=float(values[index]), low=float(low[index]), high=float(high[index])) for index, name in enumerate(shares)}

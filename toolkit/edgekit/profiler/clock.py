@@ -6,8 +6,7 @@ Rules this file keeps:
 2. Garbage is collected before the loop and the collector then stays as the caller has it: on a device it runs, so its pauses are part of the tail.
 3. Calls follow each other without a pause. The figures say what one frame costs on a busy engine, not what a frame costs after a second of idling.
 4. Two things are compared only interleaved, pair by pair in an order drawn by chance, so that a machine that slows down slows both. The ratio of the
-   medians has a 95 % interval from a circular block bootstrap of the pairs (Politis & Romano 1992): neighbouring latencies are alike, and
-   drawing them one by one would make the interval too narrow.
+   medians has the 95 % interval of `bootstrap.py`, which draws blocks of pairs, because neighbouring latencies are alike.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import EdgekitError
-from edgekit.profiler.warmup import SteadyState, steady_state
+from edgekit.profiler.bootstrap import median_ratio
+from edgekit.profiler.percentiles import nearest_rank
+from edgekit.profiler.warmup import steady_state
 
 PROGRESS_INTERVAL_NS = 100_000_000
 """Progress is reported at most ten times a second; drawing it costs time and warms other caches than the call's."""
-
-RESAMPLES = 2000
 
 Progress = Callable[[float], None]
 """Takes the share of the work that is done, 0 to 1."""
@@ -85,26 +84,46 @@ class Samples:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class Pairs:
     """Two things measured interleaved.
 
     Attributes:
         a: Samples of the first.
         b: Samples of the second.
         excluded: Leading pairs left out as warm-up of either.
-        ratio: Median of a / median of b, without the warm-up.
-        low: Lower end of the 95 % interval of the ratio.
-        high: Upper end.
         steady: Whether both were steady.
     """
 
     a: Samples
     b: Samples
     excluded: int
+    steady: bool
+
+    @property
+    def settled(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """float64 (pairs,) each: milliseconds of both without the warm-up."""
+        return self.a.milliseconds[self.excluded :], self.b.milliseconds[self.excluded :]
+
+    @property
+    def medians_ms(self) -> tuple[float, float]:
+        """Their medians, of which the ratio is one: measured samples (nearest rank)."""
+        a, b = (float(np.sort(values)[nearest_rank(values.size, 0.5) - 1]) for values in self.settled)
+        return a, b
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison(Pairs):
+    """Two things measured interleaved, and the ratio of their medians.
+
+    Attributes:
+        ratio: Median of a / median of b, without the warm-up.
+        low: Lower end of the 95 % interval of the ratio.
+        high: Upper end.
+    """
+
     ratio: float
     low: float
     high: float
-    steady: bool
 
 
 def measure(
@@ -160,6 +179,15 @@ def measure_pair(
         seed: Of the bootstrap and of the order.
         on_progress: As in `measure`.
     """
+    found = measure_pairs(a, b, budget, seed=seed, on_progress=on_progress)
+    ratio, low, high = ratio_interval(*found.settled, seed=seed)
+    return Comparison(a=found.a, b=found.b, excluded=found.excluded, steady=found.steady, ratio=ratio, low=low, high=high)
+
+
+def measure_pairs(
+    a: Callable[[], object], b: Callable[[], object], budget: Budget, *, seed: int = 0, on_progress: Progress | None = None
+) -> Pairs:
+    """Times two calls interleaved; else as `measure_pair`."""
     durations: list[tuple[int, int]] = []
     starts: list[tuple[int, int]] = []
     gc.collect()
@@ -184,11 +212,19 @@ def measure_pair(
         if on_progress is not None and (done >= 1.0 or t2 - reported >= PROGRESS_INTERVAL_NS):
             on_progress(done)
             reported = clock()
-    return _compare(np.array(durations, np.int64), np.array(starts, np.int64), seed)
+    took, begun = np.array(durations, np.int64), np.array(starts, np.int64)
+    first_series, second_series = (Samples(durations_ns=took[:, side].copy(), starts_ns=begun[:, side].copy()) for side in (0, 1))
+    verdicts = [steady_state(series.milliseconds) for series in (first_series, second_series)]
+    return Pairs(
+        a=first_series,
+        b=second_series,
+        excluded=max(verdict.excluded for verdict in verdicts),
+        steady=all(verdict.steady for verdict in verdicts),
+    )
 
 
 def ratio_interval(a: NDArray[np.float64], b: NDArray[np.float64], *, seed: int = 0) -> tuple[float, float, float]:
-    """(ratio, low, high) of median(a) / median(b) with a 95 % circular block bootstrap interval over the pairs.
+    """(ratio, low, high) of median(a) / median(b) with its 95 % interval over the pairs (`bootstrap.median_ratio`).
 
     Args:
         a: float64 (pairs,), in the order they were measured.
@@ -200,23 +236,5 @@ def ratio_interval(a: NDArray[np.float64], b: NDArray[np.float64], *, seed: int 
     """
     if a.shape != b.shape or a.size == 0:
         raise EdgekitError(f"{a.size} and {b.size} latencies are no pairs", hint="measure both interleaved, with measure_pair")
-    count = a.size
-    block = max(1, round(count ** (1 / 3)))
-    blocks = -(-count // block)
-    generator = np.random.default_rng(seed)
-    ratios = np.empty(RESAMPLES)
-    for index in range(RESAMPLES):
-        first = generator.integers(0, count, size=(blocks, 1))
-        drawn = ((first + np.arange(block)) % count).ravel()[:count]
-        ratios[index] = np.median(a[drawn]) / np.median(b[drawn])
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return float(np.median(a) / np.median(b)), float(low), float(high)
-
-
-def _compare(durations: NDArray[np.int64], starts: NDArray[np.int64], seed: int) -> Comparison:
-    series_a, series_b = (Samples(durations_ns=durations[:, column].copy(), starts_ns=starts[:, column].copy()) for column in (0, 1))
-    verdicts: list[SteadyState] = [steady_state(series.milliseconds) for series in (series_a, series_b)]
-    excluded = max(verdict.excluded for verdict in verdicts)
-    ratio, low, high = ratio_interval(series_a.milliseconds[excluded:], series_b.milliseconds[excluded:], seed=seed)
-    steady = all(verdict.steady for verdict in verdicts)
-    return Comparison(a=series_a, b=series_b, excluded=excluded, ratio=ratio, low=low, high=high, steady=steady)
+    found = median_ratio(a, b, seed=seed)
+    return found.value, found.low, found.high

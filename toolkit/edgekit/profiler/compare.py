@@ -24,14 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.profiler.bootstrap import paired_ratios
-from edgekit.profiler.clock import Budget, Progress, Samples, measure_pair
+from edgekit.profiler.clock import Budget, Progress, Samples, measure_pairs
 from edgekit.profiler.percentiles import latency
 from edgekit.profiler.stages import Frame, Predictor, in_turn
 from edgekit.profiler.verdict import DECIDING, Margins, Verdict, judge, not_judged
 
-MARGINS = Margins(slower={"p50": 0.02, "p90": 0.05, "p99": 0.10}, blind=0.10)
+MARGINS = Margins(slower={"p50": 0.02, "p90": 0.05, "p99": 0.10}, blind={"p50": 0.10, "p90": 0.20, "p99": 0.50})
 FEWEST_PAIRS = 100
-WANTED_PAIRS = 400
+WANTED_PAIRS = 800
+"""As many as p99 needs, and a warm-up."""
+
 TOLERANCE = 0.05
 """How far the thirds of the ratio may differ."""
 
@@ -58,13 +60,21 @@ class Compared:
 
     def to_json(self) -> dict[str, Any]:
         """The part ``compare`` of a profile, without the other bundle's facts."""
-        kept = {name: samples.milliseconds[self.excluded :] for name, samples in (("candidate", self.candidate), ("other", self.other))}
+        kept = self._kept()
         return {
             "pairs": int(kept["candidate"].size),
             "excluded": self.excluded,
             "latency_ms": {name: latency(values).figures() if values.size else None for name, values in kept.items()},
             **self.verdict.to_json(),
         }
+
+    def missing(self) -> dict[str, str]:
+        """Path of a figure of `to_json` that is null because of too few pairs, to the reason."""
+        kept = self._kept().items()
+        return {f"latency_ms.{name}.{one}": why for name, values in kept if values.size for one, why in latency(values).missing().items()}
+
+    def _kept(self) -> dict[str, NDArray[np.float64]]:
+        return {name: samples.milliseconds[self.excluded :] for name, samples in (("candidate", self.candidate), ("other", self.other))}
 
 
 def compare_bundles(
@@ -76,7 +86,7 @@ def compare_bundles(
         candidate: The one in question.
         other: What it is compared with.
         frames: Frames in memory; they take turns, both answer the same one.
-        seconds: How long; up to three times as long where that gives 400 pairs.
+        seconds: How long; up to three times as long where that gives 800 pairs.
         on_progress: Told how far it is.
 
     Raises:
@@ -85,8 +95,8 @@ def compare_bundles(
     budget = Budget(seconds=seconds, min_samples=WANTED_PAIRS, max_seconds=3 * seconds)
     # Each has a turn of its own, so that both see the frames in the same order.
     calls = [in_turn(predictor, frames) for predictor in (candidate, other)]
-    found = measure_pair(calls[0], calls[1], budget, on_progress=on_progress)
-    verdict = judge_pairs(found.a.milliseconds[found.excluded :], found.b.milliseconds[found.excluded :])
+    found = measure_pairs(calls[0], calls[1], budget, on_progress=on_progress)
+    verdict = judge_pairs(*found.settled)
     return Compared(candidate=found.a, other=found.b, excluded=found.excluded, verdict=verdict)
 
 
@@ -109,4 +119,4 @@ def judge_pairs(candidate: NDArray[np.float64], other: NDArray[np.float64], *, s
     if spread > allowed:
         told = f"its medians over the three thirds differ by {math.expm1(spread):.1%}, more than {math.expm1(allowed):.1%}"
         return not_judged(f"the ratio is not steady: {told}", MARGINS, ratios)
-    return judge(ratios, MARGINS)
+    return judge(ratios, MARGINS, int(candidate.size))

@@ -5,7 +5,8 @@ Rules this file keeps:
 1. With and without are called in turn on the same frame, so that a machine that slows down slows both.
 2. The map is asked for through `predict(frame, explain=…)`. A graph that has the map inside computes it either way; what is saved then is small, and
    that is what this shows.
-3. What the overlay adds is the answer and its drawing over the answer alone.
+3. A median difference has a 95 % interval over the pairs (`bootstrap.paired_differences`): where it holds 0, nothing was told apart.
+4. What the overlay adds is the answer and its drawing over the answer alone.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
-from edgekit.profiler.clock import Budget, Comparison, Progress, measure_pair
+from edgekit.profiler.bootstrap import Estimate, paired_differences, paired_ratios
+from edgekit.profiler.clock import Budget, Progress, measure_pairs
 from edgekit.profiler.percentiles import SHARES, minimum_samples
 from edgekit.profiler.stages import Answer, Frame
 
@@ -38,22 +38,27 @@ class Delta:
     Attributes:
         added_ms: Median with it less median without it.
         ratio: Median with it over median without it.
-        low: Lower end of the 95 % interval of the ratio.
-        high: Upper end.
         pairs: Number of pairs after the warm-up.
         steady: Whether both were steady.
     """
 
-    added_ms: float
-    ratio: float
-    low: float
-    high: float
+    added_ms: Estimate
+    ratio: Estimate
     pairs: int
     steady: bool
 
     def to_json(self) -> dict[str, Any]:
         """One entry of the part ``deltas`` of a profile."""
-        return {name: getattr(self, name) for name in ("added_ms", "ratio", "low", "high", "pairs", "steady")}
+        return {
+            "added_ms": self.added_ms.value,
+            "added_low_ms": self.added_ms.low,
+            "added_high_ms": self.added_ms.high,
+            "ratio": self.ratio.value,
+            "low": self.ratio.low,
+            "high": self.ratio.high,
+            "pairs": self.pairs,
+            "steady": self.steady,
+        }
 
 
 def measure_cam(classifier: Explainer, frames: Sequence[Frame], budget: Budget, *, on_progress: Progress | None = None) -> Delta | str:
@@ -79,16 +84,15 @@ def measure_overlay(classifier: Explainer, frames: Sequence[Frame], budget: Budg
 
 
 def _measured(with_it: Callable[[], object], without: Callable[[], object], budget: Budget, on_progress: Progress | None) -> Delta | str:
-    found: Comparison = measure_pair(with_it, without, budget, on_progress=on_progress)
-    a, b = (samples.milliseconds[found.excluded :] for samples in (found.a, found.b))
+    found = measure_pairs(with_it, without, budget, on_progress=on_progress)
+    a, b = found.settled
+    median = {"p50": SHARES["p50"]}
     fewest = minimum_samples(SHARES["p50"])
     if a.size < fewest:
         return f"a median needs {fewest} pairs after the warm-up, there are {a.size}"
     return Delta(
-        added_ms=float(np.median(a) - np.median(b)),
-        ratio=found.ratio,
-        low=found.low,
-        high=found.high,
+        added_ms=paired_differences(a, b, median)["p50"],
+        ratio=paired_ratios(a, b, median)["p50"],
         pairs=int(a.size),
         steady=found.steady,
     )

@@ -2,7 +2,8 @@
 
 Rules this file keeps:
 
-1. A figure that is not known is null, and `unavailable` says why under its path. A part that was not asked for is null as a whole.
+1. A figure that is not known is null, and `unavailable` says why under its path. A part that was not asked for is null as a whole. A figure that is null
+   because it is above everything, as the latency of frames that were never answered, is in `without_end` too: it breaks a limit from above.
 2. The document holds every sample, so that another question can be asked of it later.
 3. Nothing in it names the machine's owner: no path, no host name.
 """
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.profiler import observation, stages
-from edgekit.profiler.baseline import AgainstBaseline, Baseline
+from edgekit.profiler.baseline import FORMAT_VERSION, AgainstBaseline, Baseline
 from edgekit.profiler.clock import Samples
 from edgekit.profiler.coldstart import ColdStart
 from edgekit.profiler.compare import Compared
@@ -36,16 +37,9 @@ from edgekit.schema.decode import encode
 if TYPE_CHECKING:
     from edgekit.runtime.classifier import Classifier
 
-FORMAT_VERSION = 1
 STAGE_FIGURES = ("p50", "p95", "samples")
-DELTA_FIGURES = ("added_ms", "ratio", "low", "high", "pairs", "steady")
-NOT_ASKED = {
-    "paced": "not asked for: --fps",
-    "idle_wake": "not asked for: --idle",
-    "layers": "not asked for: --layers",
-    "compare": "not asked for: --compare",
-    "baseline": "not asked for: --baseline",
-}
+DELTA_FIGURES = ("added_ms", "added_low_ms", "added_high_ms", "ratio", "low", "high", "pairs", "steady")
+ASKED_FOR = {"paced": "--fps", "idle_wake": "--idle", "layers": "--layers", "compare": "--compare", "baseline": "--baseline"}
 """Parts that are null where an option is not given."""
 
 _LATENCY = (*SHARES, "max", "samples")
@@ -72,9 +66,7 @@ OPTIONAL_PATHS: Mapping[str, tuple[str, ...]] = {
         *(f"paced.energy.{name}" for name in observation.ENERGY_KEYS if name not in {"source", "scope"}),
     ),
     "idle_wake": tuple(
-        f"idle_wake.{gap}.{name}"
-        for gap in ("after_33_ms", "after_1000_ms", "after_10000_ms")
-        for name in ("p50_ms", "max_ms", "ratio", "samples")
+        f"idle_wake.{gap}.{name}" for gap in ("after_33_ms", "after_1000_ms", "after_10000_ms") for name in ("p50_ms", "max_ms", "samples")
     ),
     "layers": ("layers.sum_ms",),
     "compare": tuple(f"compare.{name}" for name in (*_RATIOS, "pairs")),
@@ -188,6 +180,7 @@ class Profile:
         """The document; docs/profiling.md names its keys. Milliseconds are kept to 0.1 µs in the series."""
         memory = self.cold_start.memory
         parts, reasons = self._parts()
+        without_end = [] if parts["paced"] is None else parts["paced"].pop("without_end")
         return {
             "format_version": FORMAT_VERSION,
             "measured_at": self.measured_at,
@@ -209,6 +202,7 @@ class Profile:
             "host": {name: value for name, value in encode(self.host).items() if name != "unavailable"},
             "series": {"start_s": _rounded(self.series.start_seconds), "latency_ms": _rounded(self.series.milliseconds)},
             **parts,
+            "without_end": [f"paced.{path}" for path in without_end],
             "unavailable": {**self._unavailable(), **reasons},
         }
 
@@ -228,17 +222,20 @@ class Profile:
                 reasons |= {f"deltas.{name}.{figure}": delta for figure in DELTA_FIGURES}
         for name, (part, whys) in self._asked().items():
             parts[name] = part
-            reasons |= {f"{name}.{figure}": why for figure, why in whys.items()} if part is not None else {name: NOT_ASKED[name]}
+            reasons |= (
+                {f"{name}.{figure}": why for figure, why in whys.items()}
+                if part is not None
+                else {name: f"not asked for: {ASKED_FOR[name]}"}
+            )
         return parts, reasons
 
     def _asked(self) -> dict[str, tuple[dict[str, Any] | None, dict[str, str]]]:
         extras = self.extras
-        found: dict[str, tuple[dict[str, Any] | None, dict[str, str]]] = {name: (None, {}) for name in NOT_ASKED}
+        found: dict[str, tuple[dict[str, Any] | None, dict[str, str]]] = {name: (None, {}) for name in ASKED_FOR}
         if extras.paced is not None:
             found["paced"] = _paced(*extras.paced)
         if extras.wakes is not None:
-            p50 = self.latency.figures()["p50"]
-            wakes = {f"after_{round(wake.gap_s * 1e3)}_ms": wake.to_json(p50) for wake in extras.wakes}
+            wakes = {f"after_{round(wake.gap_s * 1e3)}_ms": wake.to_json() for wake in extras.wakes}
             found["idle_wake"] = (
                 wakes,
                 {f"{gap}.{name}": wake["reason"] for gap, wake in wakes.items() for name, value in wake.items() if value is None},
@@ -248,7 +245,8 @@ class Profile:
             found["layers"] = table, {"sum_ms": table["reason"]} if table["sum_ms"] is None else {}
         if extras.compared is not None:
             other, compared = extras.compared
-            found["compare"] = _judged({"other": encode(other), **compared.to_json()})
+            part, reasons = _judged({"other": encode(other), **compared.to_json()})
+            found["compare"] = part, reasons | compared.missing()
         if extras.against is not None:
             found["baseline"] = _judged(extras.against.to_json())
         return found
@@ -282,8 +280,7 @@ def _paced(paced: Paced, seen: Observed) -> tuple[dict[str, Any], dict[str, str]
 def _judged(part: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     reasons: dict[str, str] = {}
     for name, ratio in part["ratio"].items():
-        why = "too few samples" if part["ratio"]["p50"]["value"] is not None else part["reason"]
-        reasons |= {f"ratio.{name}.{end}": why for end, value in ratio.items() if value is None}
+        reasons |= {f"ratio.{name}.{end}": part["reason"] for end, value in ratio.items() if value is None}
     return part, reasons
 
 

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgekit.profiler import stages
-from edgekit.profiler.baseline import ENGINE_KEYS
+from edgekit.profiler.baseline import ENGINE_KEYS, FORMAT_VERSION
 from edgekit.profiler.deltas import NAMES
+from edgekit.profiler.document import DELTA_FIGURES
 from edgekit.profiler.percentiles import SHARES
-from edgekit.profiler.verdict import ALIKE, DECIDING, FASTER, NOT_JUDGED, SLOWER
+from edgekit.profiler.verdict import DECIDING, WORDS
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -31,7 +32,7 @@ _TRUTH: _Schema = {"type": "boolean"}
 def schema() -> _Schema:
     """The schema, JSON-ready."""
     parts = {
-        "format_version": {"const": 1},
+        "format_version": {"const": FORMAT_VERSION},
         "measured_at": _told("UTC, ISO 8601, to the second", _TEXT),
         "bundle": _bundle(),
         "frames": _object(count=_COUNT, shapes=_list(_list({"type": "integer", "minimum": 1}))),
@@ -53,6 +54,7 @@ def schema() -> _Schema:
         "layers": _or_null(_layers()),
         "compare": _or_null(_compare()),
         "baseline": _or_null(_baseline()),
+        "without_end": _told("paths of null figures that are above every number", _list(_TEXT)),
         "unavailable": _told("path of a null figure to why it is null", {"type": "object", "additionalProperties": _TEXT}),
     }
     return {"$schema": DRAFT, "title": "edgekit profile", **_object(**parts)}
@@ -124,10 +126,12 @@ def _timeline() -> _Schema:
         t_s=_told("when each reading began, seconds since the series began", _list(_NUMBER)),
         temperatures_c=columns,
         clocks_mhz=columns,
-        throttle_events=_told("sum of the counters since the machine started", _list(_or_null(_COUNT))),
+        throttle_events=_told("by how much the counters have risen since the first reading", _list(_or_null(_COUNT))),
+        throttle_states=_told("what held the machine back at each reading", _list(_or_null(_list(_TEXT)))),
+        throttle_sources=_told("what was looked at for throttling", _list(_TEXT)),
         memory_mib=_told("proportional memory of the measuring process", _list(_or_null(_NUMBER))),
         own_memory_mib=_told("what of its memory is no file's, swapped out or not", _list(_or_null(_NUMBER))),
-        energy_j=_told("energy since the meter was opened", _list(_or_null(_NUMBER))),
+        energy_j=_told("energy since the meter was opened, which is before the power at rest is measured", _list(_or_null(_NUMBER))),
         throttled=_or_null(_TRUTH),
         throttled_by=_TEXT,
         reading_ms=_NUMBER,
@@ -141,11 +145,12 @@ def _energy() -> _Schema:
 
 
 def _growth() -> _Schema:
-    return _object(**_nullable("mib_per_minute", "low", "high", "own_mib_per_minute"), readings=_COUNT)
+    return _object(**_nullable("mib_per_minute", "low", "high", "kept_mib_per_minute"), readings=_COUNT)
 
 
 def _delta() -> _Schema:
-    return _object(**_nullable("added_ms", "ratio", "low", "high"), pairs=_or_null(_COUNT), steady=_or_null(_TRUTH))
+    numbers = _nullable(*(name for name in DELTA_FIGURES if name not in {"pairs", "steady"}))
+    return _object(**numbers, pairs=_or_null(_COUNT), steady=_or_null(_TRUTH))
 
 
 def _paced() -> _Schema:
@@ -154,7 +159,7 @@ def _paced() -> _Schema:
         **_numbers("fps", "deadline_ms", "deadline_miss_share"),
         **dict.fromkeys(counts, _COUNT),
         latency_ms=_told("from due to answered", _percentiles()),
-        latency_intervals_ms=_intervals(),
+        latency_intervals_ms=_told("95 %, as if frames did not wait for each other: too narrow where they do", _intervals()),
         service_ms=_told("from begun to answered", _percentiles()),
         wait_ms=_told("from due to begun", _percentiles()),
         series=_object(**dict.fromkeys(("due_s", "latency_ms", "service_ms"), _list(_NUMBER))),
@@ -165,7 +170,7 @@ def _paced() -> _Schema:
 
 def _wake() -> _Schema:
     interval = _or_null({**_list(_NUMBER), "minItems": 2, "maxItems": 2})
-    return _object(gap_s=_NUMBER, interval_ms=interval, samples=_COUNT, reason=_TEXT, **_nullable("p50_ms", "max_ms", "ratio"))
+    return _object(gap_s=_NUMBER, interval_ms=interval, samples=_COUNT, reason=_TEXT, **_nullable("p50_ms", "max_ms"))
 
 
 def _layers() -> _Schema:
@@ -175,10 +180,9 @@ def _layers() -> _Schema:
 
 
 def _verdict() -> Mapping[str, _Schema]:
-    ratio = _object(**_nullable("value", "low", "high"), margin=_NUMBER)
-    words = {"enum": [SLOWER, FASTER, ALIKE, NOT_JUDGED]}
+    ratio = _object(**_nullable("value", "low", "high"), margin=_NUMBER, blind=_NUMBER)
     return {
-        "verdict": words,
+        "verdict": {"enum": list(WORDS)},
         "reason": _TEXT,
         "ratio": _told("of percentiles, this bundle / the other", _object(**dict.fromkeys(DECIDING, ratio))),
     }

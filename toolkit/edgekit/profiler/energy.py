@@ -4,8 +4,10 @@ Rules this file keeps:
 
 1. A meter says what it measures (`scope`): the whole board, the processor's package, or some rails. Nothing is scaled up to what is not measured.
 2. RAPL's counters wrap around; a difference below zero is one wrap, which holds where a reading comes more often than a wrap (minutes at full power).
-3. A meter of power is integrated over the readings (trapezoids): power that changes faster than it is read is seen only on average.
+3. A meter of power is integrated over the readings (trapezoids): power that changes faster than it is read is seen only on average. When it is read is
+   not for the frames to choose (`sampler.py`).
 4. No meter, or one that may not be read, is a reason and no figure. Nobody is asked to become root.
+5. A counter of RAPL that does not move (firmware and virtual machines have such) measures nothing, and is passed over with the reason.
 
 Sources: Linux Documentation/power/powercap/powercap.rst (microjoules), Documentation/hwmon/ina3221.rst (millivolts, milliamperes);
 NVIDIA Jetson Linux Developer Guide, "Software-Based Power Consumption Modeling" (rails) and "tegrastats Utility".
@@ -17,11 +19,11 @@ import re
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from edgekit.errors import TargetError
+from edgekit.profiler.pacing import Clock
 
 WHOLE_BOARD = ("VDD_IN", "POM_5V_IN")
 """Rails that everything on a Jetson's board is fed from."""
@@ -33,6 +35,9 @@ _CHANNELS = (1, 2, 3)
 _TEGRASTATS = "usr/bin/tegrastats"
 _INTERVAL_MS = 500
 _FIRST_LINE_S = 5.0
+_MOVES_WITHIN_S = 0.5
+_LOOK_AGAIN_S = 0.01
+"""The kernel counts about every millisecond, at rest too."""
 
 
 class Meter(Protocol):
@@ -60,33 +65,25 @@ class Meter(Protocol):
         """Gives back what the meter holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Counter:
-    path: Path
-    wraps_at_uj: int
-
-    def read(self) -> int:
-        return int((self.path / "energy_uj").read_text("ascii"))
-
-
 class RaplMeter:
     """Adds up counters of RAPL (rule 2)."""
 
     source = "RAPL"
 
-    def __init__(self, counters: Sequence[Path], scope: str) -> None:
+    def __init__(self, zones: Sequence[Path], scope: str) -> None:
         self.scope = scope
-        self._counters = [_Counter(path, int((path / "max_energy_range_uj").read_text("ascii"))) for path in counters]
-        self._last = [counter.read() for counter in self._counters]
+        self._zones = zones
+        self._wraps_at_uj = [int((zone / "max_energy_range_uj").read_text("ascii")) for zone in zones]
+        self._last = [_microjoules(zone) for zone in zones]
         self._sum_uj = 0
 
     def joules(self, now_s: float) -> float:  # noqa: ARG002 - a counter needs no clock
         try:
-            found = [counter.read() for counter in self._counters]
+            found = [_microjoules(zone) for zone in self._zones]
         except (OSError, ValueError) as error:
             raise TargetError(f"the counter of RAPL can no longer be read: {error}") from error
-        for counter, last, now in zip(self._counters, self._last, found, strict=True):
-            self._sum_uj += now - last if now >= last else now - last + counter.wraps_at_uj
+        for wraps_at, last, now in zip(self._wraps_at_uj, self._last, found, strict=True):
+            self._sum_uj += now - last if now >= last else now - last + wraps_at
         self._last = found
         return self._sum_uj / 1e6
 
@@ -110,6 +107,11 @@ class PowerMeter:
         self._last: tuple[float, float] | None = None
         self._joules = 0.0
 
+    @property
+    def last_w(self) -> float:
+        """The power at the last reading; 0 before the first."""
+        return 0.0 if self._last is None else self._last[1]
+
     def joules(self, now_s: float) -> float:
         power = self._watts()
         if self._last is not None:
@@ -121,17 +123,18 @@ class PowerMeter:
         self._close()
 
 
-def find_meter(root: Path = Path("/")) -> Meter | str:
+def find_meter(root: Path = Path("/"), *, clock: Clock | None = None) -> Meter | str:
     """The meter of this machine that sees most of it, or why there is none.
 
     Args:
         root: Where the file system begins.
+        clock: Time and waiting, for whether a counter moves.
     """
     problems: list[str] = []
     rails = _ina3221(root)
     if set(rails) & set(WHOLE_BOARD):
         return _rail_meter(rails)
-    found = _rapl(root, problems)
+    found = _rapl(root, clock or Clock(), problems)
     if found is not None:
         return found
     if rails:
@@ -158,24 +161,41 @@ def rail_scope(names: Sequence[str]) -> tuple[tuple[str, ...], str]:
     return tuple(names), f"the rails {', '.join(names)}; not the whole board"
 
 
-def _rapl(root: Path, problems: list[str]) -> RaplMeter | None:
+def _rapl(root: Path, clock: Clock, problems: list[str]) -> RaplMeter | None:
     zones = sorted((root / "sys/class/powercap").glob("intel-rapl:*"))
     names = {zone: name for zone in zones if (name := _text(zone / "name"))}
-    psys = [zone for zone, name in names.items() if name == "psys"]
+    psys = [zone for zone, name in names.items() if name == "psys"][:1]
     packages = [zone for zone, name in names.items() if name.startswith("package")]
     memory = [zone for zone, name in names.items() if name == "dram"]
-    chosen, scope = (
-        (psys[:1], "whole platform (psys)") if psys else (packages + memory, "processor package" + (" and memory" if memory else ""))
-    )
-    if not chosen:
-        return None
-    try:
-        return RaplMeter(chosen, scope)
-    except PermissionError:
-        problems.append("RAPL is there, but only root may read /sys/class/powercap/*/energy_uj")
-    except (OSError, ValueError) as error:
-        problems.append(f"RAPL cannot be read: {error}")
+    for needed, beside, scope in ((psys, [], "whole platform (psys)"), (packages, memory, "processor package")):
+        if not needed:
+            continue
+        try:
+            moving = _moving([*needed, *beside], clock)
+            if set(needed) <= moving:
+                also = [zone for zone in beside if zone in moving]
+                return RaplMeter([*needed, *also], scope + (" and memory" if also else ""))
+            problems.append(f"a counter of RAPL, {scope}, stands still")
+        except PermissionError:
+            problems.append("RAPL is there, but only root may read /sys/class/powercap/*/energy_uj")
+        except (OSError, ValueError) as error:
+            problems.append(f"RAPL cannot be read: {error}")
     return None
+
+
+def _moving(zones: Sequence[Path], clock: Clock) -> set[Path]:
+    """Those whose counter rises while one looks (rule 5)."""
+    first = {zone: _microjoules(zone) for zone in zones}
+    moving: set[Path] = set()
+    until = clock.now_ns() + round(_MOVES_WITHIN_S * 1e9)
+    while len(moving) < len(zones) and (now := clock.now_ns()) < until:
+        clock.wait_until(now + round(_LOOK_AGAIN_S * 1e9))
+        moving |= {zone for zone in zones if _microjoules(zone) != first[zone]}
+    return moving
+
+
+def _microjoules(zone: Path) -> int:
+    return int((zone / "energy_uj").read_text("ascii"))
 
 
 def _ina3221(root: Path) -> dict[str, tuple[Path, Path]]:

@@ -4,7 +4,8 @@ Rules this file keeps:
 
 1. An expression is a path, one of `>` `>=` `<` `<=` `==` `!=`, and a number without a unit; it says when to *fail*.
 2. A path is the keys of the JSON document joined by dots. One that does not exist is an error with the nearest ones, never a limit that holds.
-3. A figure that is null (a p99 of too few samples) cannot be judged: that is an error too, and it says why the figure is not there.
+3. A figure that is null (a p99 of too few samples) cannot be judged: that is an error too, and it says why the figure is not there. One that is null
+   because it is without end (a p99 of frames that were never answered) is above every number.
 4. Every broken limit is reported, not only the first. Broken limits (exit code 4) go before figures that cannot be judged (exit code 1).
 5. A truth value counts as 1 or 0, so `warmup.steady == 0` fails on a machine that did not settle.
 """
@@ -17,6 +18,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from edgekit.errors import EdgekitError, RegressionError, nearest
@@ -48,12 +50,13 @@ class Limit:
         return f"{self.path} {self.operator} {self.number:g}"
 
 
-def parse(expression: str, *, known: Iterable[str] = ()) -> Limit:
+def parse(expression: str, *, known: Iterable[str] = (), options: Mapping[str, str] = MappingProxyType({})) -> Limit:
     """Reads one expression.
 
     Args:
         expression: For example ``"latency_ms.p99 > 20"``.
         known: Paths that will exist; when given, another path is refused here, before anything is measured.
+        options: Part of the document to the option that asks for it, for the hint where no path of that part is known.
 
     Raises:
         EdgekitError: When the expression has another form or names an unknown path.
@@ -67,6 +70,9 @@ def parse(expression: str, *, known: Iterable[str] = ()) -> Limit:
     limit = Limit(path=match["path"], operator=match["operator"], number=float(match["number"]))
     names = set(known)
     if names and limit.path not in names:
+        part = limit.path.partition(".")[0]
+        if part in options and not any(name.startswith(f"{part}.") for name in names):
+            raise EdgekitError(f"--fail-if {str(limit)!r}: {part} is measured only with {options[part]}", hint=f"give {options[part]} too")
         raise _unknown(limit, names)
     return limit
 
@@ -76,13 +82,14 @@ def check(limits: Sequence[Limit], document: Mapping[str, Any]) -> None:
 
     Args:
         limits: What must not be.
-        document: The measurement as it goes to JSON. Its `unavailable` (path to reason) explains figures that are null.
+        document: The measurement as it goes to JSON. Its `unavailable` (path to reason) explains figures that are null, its `without_end` (paths)
+            names those that are above every number.
 
     Raises:
         RegressionError: Listing every limit that is broken, with the figure.
         EdgekitError: When a path does not exist or its figure is null.
     """
-    figures = paths(document)
+    figures = paths(document) | dict.fromkeys(document.get("without_end", ()), math.inf)
     for limit in limits:
         if limit.path not in figures:
             raise _unknown(limit, figures)
@@ -91,7 +98,7 @@ def check(limits: Sequence[Limit], document: Mapping[str, Any]) -> None:
     reasons = document.get("unavailable", {})
     unjudged = "; ".join(f"{limit.path} is not known: {reasons.get(limit.path, 'it was not measured')}" for limit in unknown)
     if broken:
-        listed = "; ".join(f"{limit.path} is {value:g}, must not be {limit.operator} {limit.number:g}" for limit, value in broken)
+        listed = "; ".join(f"{limit.path} is {_said(value)}, must not be {limit.operator} {limit.number:g}" for limit, value in broken)
         raise RegressionError(f"a limit is broken: {listed}", hint=f"not judged: {unjudged}" if unjudged else "")
     if unknown:
         raise EdgekitError(f"a limit cannot be judged: {unjudged}", hint="measure for longer, or set the limit on a figure that is there")
@@ -109,6 +116,10 @@ def paths(document: Mapping[str, Any]) -> dict[str, float | None]:
             # A NaN answers every comparison with no, and would pass every limit.
             found[str(key)] = float(value) if math.isfinite(value) else None
     return found
+
+
+def _said(value: float) -> str:
+    return "without end" if math.isinf(value) else f"{value:g}"
 
 
 def _is_broken(limit: Limit, value: float) -> bool:

@@ -2,7 +2,8 @@
 
 Rules this file keeps:
 
-1. A gap is waited out before each call, outside the clock. The figures stand beside those of the saturated loop, which waits for nothing.
+1. A gap is waited out before each call, outside the clock. No ratio to the saturated loop is given: that was measured at another moment, on a machine
+   that may have been warmer or busier.
 2. A median needs as many calls as anywhere (11), so a gap is measured only where twice the seconds of the profile hold them; else it is null, and why.
 3. Nothing is excluded: each of these calls is one that a device in use makes.
 """
@@ -42,12 +43,8 @@ class Wake:
     milliseconds: NDArray[np.float64] | None
     reason: str = ""
 
-    def to_json(self, saturated_p50_ms: float | None) -> dict[str, Any]:
-        """One entry of the part ``idle_wake`` of a profile.
-
-        Args:
-            saturated_p50_ms: Median of the saturated loop, for the ratio.
-        """
+    def to_json(self) -> dict[str, Any]:
+        """One entry of the part ``idle_wake`` of a profile."""
         if self.milliseconds is None:
             return {
                 "gap_s": self.gap_s,
@@ -55,19 +52,16 @@ class Wake:
                 "interval_ms": None,
                 "max_ms": None,
                 "samples": 0,
-                "ratio": None,
                 "reason": self.reason,
             }
         found = figures(self.milliseconds)
-        p50 = found.values["p50"]
         return {
             "gap_s": self.gap_s,
-            "p50_ms": p50,
+            "p50_ms": found.values["p50"],
             "interval_ms": found.intervals["p50"],
             "max_ms": found.values["max"],
             "samples": found.values["samples"],
-            "ratio": p50 / saturated_p50_ms if p50 is not None and saturated_p50_ms else None,
-            "reason": "" if saturated_p50_ms else "the saturated median is not known",
+            "reason": "",
         }
 
 

@@ -4,7 +4,7 @@ Rules this file keeps:
 
 1. Times are seconds since the series began; the first reading is a moment before that.
 2. Energy a frame is all the meter counted over the run by the frames begun meanwhile, and what is above the power of the machine at rest, which was
-   measured before with the bundle open and nothing to do. Both are told, with what the meter sees.
+   measured before with the bundle open and nothing to do. Both are told, with what the meter sees. A meter that fails meanwhile is a reason, not an error.
 3. The sustained ratio is the median of the last third of the run by that of the first third, warm-up and all: above 1, a machine that starts fast and
    does not keep it up.
 4. Growth is the slope of the process's own memory after the warm-up, and beside it what the profile itself kept meanwhile. Not of the proportional memory,
@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.errors import TargetError
+from edgekit.profiler.clock import Progress
 from edgekit.profiler.energy import Meter
 from edgekit.profiler.growth import theil_sen
 from edgekit.profiler.memory import MIB
@@ -28,7 +30,7 @@ from edgekit.profiler.percentiles import SHARES, minimum_samples
 from edgekit.profiler.watch import KEPT_BYTES, Reading, Watch
 
 ENERGY_KEYS = ("source", "scope", "idle_w", "busy_w", "mj_per_frame", "mj_per_frame_above_idle", "frames")
-GROWTH_KEYS = ("mib_per_minute", "low", "high", "readings", "own_mib_per_minute")
+GROWTH_KEYS = ("mib_per_minute", "low", "high", "readings", "kept_mib_per_minute")
 _REST_STEP_S = 0.25
 
 Part = tuple[dict[str, Any], dict[str, str]]
@@ -44,14 +46,14 @@ class Observed:
         begin_ns: Start of the series on the watch's clock.
         starts_s: float64 (samples,), start of each frame since then.
         milliseconds: float64 (samples,), latency of each frame.
-        idle_w: Power at rest before; None where it was not measured.
+        rest_w: Power at rest before, or why it is not known.
     """
 
     watch: Watch
     begin_ns: int
     starts_s: NDArray[np.float64]
     milliseconds: NDArray[np.float64]
-    idle_w: float | None
+    rest_w: float | str
 
     @property
     def readings(self) -> Sequence[Reading]:
@@ -64,25 +66,29 @@ class Observed:
         return np.array([(reading.at_ns - self.begin_ns) / 1e9 for reading in self.readings])
 
 
-def rest_power_w(meter: Meter, seconds: float, clock: Clock | None = None) -> float:
-    """Power while this process waits.
+def rest_power(meter: Meter, seconds: float, *, clock: Clock | None = None, on_progress: Progress | None = None) -> float | str:
+    """Power in watts while this process waits, or why it is not known.
 
     Args:
         meter: The meter.
         seconds: How long to wait.
         clock: Time and waiting.
-
-    Raises:
-        TargetError: The meter can no longer be read.
+        on_progress: Told the share that is done.
     """
     clock = clock or Clock()
-    begin = clock.now_ns()
-    first, last = meter.joules(begin / 1e9), 0.0
-    now = begin
-    while now - begin < seconds * 1e9:
-        clock.wait_until(now + round(_REST_STEP_S * 1e9))
-        now = clock.now_ns()
-        last = meter.joules(now / 1e9)
+    told = on_progress or (lambda _share: None)
+    begin = now = clock.now_ns()
+    try:
+        first = last = meter.joules(begin / 1e9)
+        while now - begin < seconds * 1e9:
+            told((now - begin) / (seconds * 1e9))
+            clock.wait_until(now + round(_REST_STEP_S * 1e9))
+            now = clock.now_ns()
+            last = meter.joules(now / 1e9)
+    except TargetError as error:
+        return f"the power at rest is not known: {error.message}"
+    finally:
+        told(1.0)
     return (last - first) / ((now - begin) / 1e9)
 
 
@@ -98,13 +104,15 @@ def timeline(seen: Observed) -> Part:
         "t_s": _rounded(seen.moments_s, 3),
         "temperatures_c": temperatures,
         "clocks_mhz": clocks,
-        "throttle_events": [reading.throttle.events for reading in readings],
+        "throttle_events": seen.watch.throttle_events,
+        "throttle_states": [None if (states := reading.throttle.states) is None else list(states) for reading in readings],
         "memory_mib": [reading.memory_mib for reading in readings],
         "own_memory_mib": [reading.own_mib for reading in readings],
         "energy_j": [reading.joules for reading in readings],
         "hottest_c": max(hottest) if hottest else None,
         "throttled": throttled,
         "throttled_by": words if throttled else "",
+        "throttle_sources": list(seen.watch.eyes.throttle.sources),
         "sustained_ratio": ratio,
         "reading_ms": seen.watch.reading_ms,
     }
@@ -123,30 +131,31 @@ def energy(seen: Observed) -> Part:
     """The part ``energy``."""
     meter, readings = seen.watch.eyes.meter, seen.readings
     nothing: dict[str, Any] = dict.fromkeys(ENERGY_KEYS)
-    reason = "" if meter is not None else f"not available: {seen.watch.eyes.no_meter}"
+    reason = "" if meter is not None else seen.watch.eyes.no_meter
     first, last = readings[0], readings[-1]
     seconds = (last.at_ns - first.at_ns) / 1e9
     if not reason and (last.joules is None or first.joules is None):
-        reason = f"not available: {seen.watch.meter_failed or 'the meter gave no reading'}"
+        reason = seen.watch.meter_failed or "the meter gave no reading"
     moments = seen.moments_s
     frames = int(((seen.starts_s >= moments[0]) & (seen.starts_s < moments[-1])).sum())
     if not reason and (not frames or seconds <= 0):
-        reason = "not available: no frame was begun between two readings of the meter"
+        reason = "no frame was begun between two readings of the meter"
     if reason or meter is None or first.joules is None or last.joules is None:
         return nothing, dict.fromkeys(ENERGY_KEYS, reason)
     busy_w = (last.joules - first.joules) / seconds
     total = 1e3 * (last.joules - first.joules) / frames
-    above = None if seen.idle_w is None else total - 1e3 * seen.idle_w * seconds / frames
+    rest_w, no_rest = (None, seen.rest_w) if isinstance(seen.rest_w, str) else (seen.rest_w, "")
+    above = None if rest_w is None else total - 1e3 * rest_w * seconds / frames
     found = {
         "source": meter.source,
         "scope": meter.scope,
-        "idle_w": seen.idle_w,
+        "idle_w": rest_w,
         "busy_w": busy_w,
         "mj_per_frame": total,
         "mj_per_frame_above_idle": above,
         "frames": frames,
     }
-    return found, {name: "the power at rest was not measured" for name in ENERGY_KEYS if found[name] is None}
+    return found, {name: no_rest for name in ENERGY_KEYS if found[name] is None}
 
 
 def growth(seen: Observed, excluded: int) -> Part:
@@ -163,7 +172,7 @@ def growth(seen: Observed, excluded: int) -> Part:
         if reading.own_mib is not None and moment >= settled_s
     ]
     span_min = float(seen.starts_s[-1] - seen.starts_s[0]) / 60
-    own = seen.starts_s.size * KEPT_BYTES / MIB / span_min if span_min > 0 else None
+    kept = seen.starts_s.size * KEPT_BYTES / MIB / span_min if span_min > 0 else None
     if all(reading.own_mib is None for reading in seen.readings):
         slope: Any = "the system does not tell the memory of a process (/proc/self/smaps_rollup)"
     else:
@@ -176,9 +185,9 @@ def growth(seen: Observed, excluded: int) -> Part:
         "low": slope.low,
         "high": slope.high,
         "readings": slope.readings,
-        "own_mib_per_minute": own,
+        "kept_mib_per_minute": kept,
     }
-    return found, {} if own is not None else {"own_mib_per_minute": "there was one frame"}
+    return found, {} if kept is not None else {"kept_mib_per_minute": "there was one frame"}
 
 
 def sustained_ratio(starts_s: NDArray[np.float64], milliseconds: NDArray[np.float64]) -> tuple[float | None, str]:

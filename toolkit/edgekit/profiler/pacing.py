@@ -6,10 +6,15 @@ meanwhile were never asked for (coordinated omission; Tene 2013, "How NOT to mea
 1. Frame k is due at start + k / fps, whatever the frames before it do (an open loop). Its latency counts from then to its answer.
 2. Frames are answered one at a time in the order they are due; none is skipped. One that waits is late by what it waited.
 3. Every due frame is served or counted as not served. A run that cannot keep up ends at its limit of time; what was due by then and not begun is
-   `unserved`, missed its deadline, and counts in the percentiles as a latency without end: a percentile that falls on one is not known.
+   `unserved`, missed its deadline, and counts in the percentiles as a latency (and a wait) without end: a percentile that falls on one is null, and
+   `without_end` names it, because it is above every limit.
 4. The deadline of a frame is the moment the next one is due.
-5. `live_drops` says what a live stream, which keeps only the latest frame while it works, would have dropped at these very service times.
+5. `live_drops` says what a live stream, which keeps only the latest frame while it works, would have dropped of all due frames at these service times.
 6. Waiting is `time.sleep`, as in a program that waits for a camera: what the machine takes to wake up is a part of the latency.
+7. What is done while the loop waits (a reading of the watch, progress) is told how long that is, and is itself in no latency where it keeps to it.
+
+The 95 % intervals take frames as independent (`percentiles.py`). Frames that wait for each other are not: where a stall delays ten, these ten are one
+event, and the intervals are too narrow.
 """
 
 from __future__ import annotations
@@ -27,6 +32,9 @@ from edgekit.profiler.clock import PROGRESS_INTERVAL_NS, Progress
 from edgekit.profiler.percentiles import SHARES, minimum_samples, percentile
 
 MOST_FPS = 1000.0
+SLACK_NS = 5_000_000
+"""Progress is drawn only where the next frame is at least this far away."""
+
 PATIENCE = 3.0
 """The run ends after this many times the span in which its frames were due."""
 
@@ -49,28 +57,53 @@ class Clock:
             self.sleep(left / 1e9)
 
 
+def _nothing(_told: float) -> None:
+    """Where nobody listens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aside:
+    """What is done while no frame waits.
+
+    Attributes:
+        look: Called before each frame that is not yet due, with the nanoseconds until then.
+        on_progress: Told the share that is done, where there is time to draw it, and 1 at the end.
+    """
+
+    look: Callable[[int], object] = _nothing
+    on_progress: Progress = _nothing
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paced:
     """One run, times since its start.
 
     Attributes:
         fps: Frames due a second.
-        due_ns: int64 (served,), when each frame was due.
+        due_ns: int64 (due,), when each frame was due; those that were never begun are the last ones.
         starts_ns: int64 (served,), when its answer was begun.
         ends_ns: int64 (served,), when it was there.
-        unserved: Frames that were due before the end and never begun.
     """
 
     fps: float
     due_ns: NDArray[np.int64]
     starts_ns: NDArray[np.int64]
     ends_ns: NDArray[np.int64]
-    unserved: int
+
+    @property
+    def served(self) -> int:
+        """Frames that were answered."""
+        return int(self.ends_ns.size)
+
+    @property
+    def unserved(self) -> int:
+        """Frames that were due before the end and never begun."""
+        return int(self.due_ns.size) - self.served
 
     @property
     def latency_ms(self) -> NDArray[np.float64]:
         """float64 (served,): from due to answered."""
-        return (self.ends_ns - self.due_ns) / 1e6
+        return (self.ends_ns - self.due_ns[: self.served]) / 1e6
 
     @property
     def service_ms(self) -> NDArray[np.float64]:
@@ -80,7 +113,7 @@ class Paced:
     @property
     def wait_ms(self) -> NDArray[np.float64]:
         """float64 (served,): from due to begun; waking up and waiting for the frames before."""
-        return (self.starts_ns - self.due_ns) / 1e6
+        return (self.starts_ns - self.due_ns[: self.served]) / 1e6
 
     @property
     def deadline_ms(self) -> float:
@@ -95,35 +128,40 @@ class Paced:
     @property
     def longest_queue(self) -> int:
         """Most frames that were due and not begun at one moment, the one about to begin included."""
-        if not self.due_ns.size:
-            return self.unserved
         due_by_then = np.searchsorted(self.due_ns, self.starts_ns, side="right")
-        return max(int((due_by_then - np.arange(self.due_ns.size)).max()), self.unserved)
+        # Those left at the end were all due by then (rule 3).
+        return max(int((due_by_then - np.arange(self.served)).max(initial=0)), self.unserved)
 
     def to_json(self) -> dict[str, Any]:
-        """The part ``paced`` of a profile; the key ``unavailable`` is for the whole document's."""
-        latency = figures(self.latency_ms, unserved=self.unserved)
-        service = figures(self.service_ms)
+        """The part ``paced`` of a profile; the keys ``unavailable`` and ``without_end`` are for the whole document's."""
+        parts = {
+            "latency_ms": figures(self.latency_ms, unserved=self.unserved),
+            "service_ms": figures(self.service_ms),
+            "wait_ms": figures(self.wait_ms, unserved=self.unserved),
+        }
+        due = int(self.due_ns.size)
         return {
             "fps": self.fps,
             "deadline_ms": self.deadline_ms,
-            "due": int(self.due_ns.size) + self.unserved,
-            "served": int(self.due_ns.size),
+            "due": due,
+            "served": self.served,
             "unserved": self.unserved,
             "deadline_misses": self.deadline_misses,
-            "deadline_miss_share": self.deadline_misses / (self.due_ns.size + self.unserved),
+            "deadline_miss_share": self.deadline_misses / due,
             "longest_queue": self.longest_queue,
-            "live_drops": live_drops(self.due_ns, self.service_ms) + self.unserved,
-            "latency_ms": latency.values,
-            "latency_intervals_ms": latency.intervals,
-            "service_ms": service.values,
-            "wait_ms": figures(self.wait_ms).values,
+            "live_drops": live_drops(self.due_ns, self.service_ms),
+            **{part: found.values for part, found in parts.items()},
+            "latency_intervals_ms": parts["latency_ms"].intervals,
             "series": {
                 name: [round(float(value), 4) for value in values]
-                for name, values in (("due_s", self.due_ns / 1e9), ("latency_ms", self.latency_ms), ("service_ms", self.service_ms))
+                for name, values in (
+                    ("due_s", self.due_ns[: self.served] / 1e9),
+                    ("latency_ms", self.latency_ms),
+                    ("service_ms", self.service_ms),
+                )
             },
-            "unavailable": {f"latency_ms.{name}": why for name, why in latency.missing.items()}
-            | {f"{part}.{name}": why for part in ("service_ms", "wait_ms") for name, why in service.missing.items()},
+            "unavailable": {f"{part}.{name}": why for part, found in parts.items() for name, why in found.missing.items()},
+            "without_end": [f"{part}.{name}" for part, found in parts.items() for name in found.without_end],
         }
 
 
@@ -133,13 +171,15 @@ class Figures:
 
     Attributes:
         values: ``{p50, p90, p95, p99, max, samples}``.
-        intervals: Percentile to [low, high], None where it is not known.
+        intervals: Percentile to [low, high], None where an end is not known.
         missing: Percentile (or max) to why it is not known.
+        without_end: Those of them that are known to be without end.
     """
 
     values: dict[str, float | int | None]
     intervals: dict[str, list[float] | None]
     missing: dict[str, str]
+    without_end: tuple[str, ...]
 
 
 def figures(milliseconds: NDArray[np.float64], *, unserved: int = 0) -> Figures:
@@ -150,27 +190,33 @@ def figures(milliseconds: NDArray[np.float64], *, unserved: int = 0) -> Figures:
         unserved: How many more there were that have no end.
     """
     ordered = np.concatenate([np.sort(milliseconds), np.full(unserved, np.inf)])
-    values: dict[str, float | int | None] = {}
-    intervals: dict[str, list[float] | None] = {}
-    missing: dict[str, str] = {}
-    for name, share in SHARES.items():
-        found = percentile(ordered, share)
-        is_known = found is not None and np.isfinite(found.high)
-        values[name] = found.value if found is not None and is_known else None
-        intervals[name] = [found.low, found.high] if found is not None and is_known else None
-        if found is None:
-            missing[name] = f"{name} needs {minimum_samples(share)} frames, there are {ordered.size}"
-        elif not is_known:
-            missing[name] = f"{unserved} of {ordered.size} frames were never answered, and {name} or its interval falls on one of them"
-    values["max"] = float(ordered[-1]) if ordered.size and not unserved else None
-    values["samples"] = int(ordered.size)
-    if values["max"] is None:
-        missing["max"] = f"{unserved} of {ordered.size} frames were never answered"
-    return Figures(values=values, intervals=intervals, missing=missing)
+    found = {name: percentile(ordered, share) for name, share in SHARES.items()}
+    values: dict[str, float | int | None] = {name: _finite(one.value) if one else None for name, one in found.items()}
+    values["max"] = _finite(float(ordered[-1])) if ordered.size else None
+    missing = {
+        name: f"{name} needs {minimum_samples(SHARES[name])} frames, there are {ordered.size}" for name, one in found.items() if not one
+    }
+    endless = tuple(name for name in (*SHARES, "max") if values[name] is None and name not in missing and ordered.size)
+    missing |= {name: f"{unserved} of {ordered.size} frames were never answered, and {name} falls on one of them" for name in endless}
+    return Figures(
+        values={**values, "samples": int(ordered.size)},
+        intervals={name: [one.low, one.high] if one and np.isfinite(one.high) else None for name, one in found.items()},
+        missing=missing,
+        without_end=endless,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def play(
-    call: Callable[[], object], *, fps: float, seconds: float, clock: Clock | None = None, on_progress: Progress | None = None
+    call: Callable[[], object],
+    *,
+    fps: float,
+    seconds: float,
+    clock: Clock | None = None,
+    aside: Aside | None = None,
 ) -> Paced:
     """Calls once a due frame (rules 1 to 3).
 
@@ -179,14 +225,14 @@ def play(
         fps: Frames a second, above 0.
         seconds: Span in which frames are due; at least one is.
         clock: Time and waiting.
-        on_progress: Told the share that is done, while nothing waits.
+        aside: What is done while nothing waits.
 
     Raises:
         EdgekitError: When the rate is not one.
     """
     if not 0 < fps <= MOST_FPS or seconds <= 0:
         raise EdgekitError(f"frames cannot come {fps:g} times a second for {seconds:g} s", hint=f"a rate above 0, up to {MOST_FPS:g}")
-    clock = clock or Clock()
+    clock, aside = clock or Clock(), aside or Aside()
     count = max(1, round(fps * seconds))
     due = np.round(np.arange(count) * (1e9 / fps)).astype(np.int64)
     starts: list[int] = []
@@ -198,27 +244,26 @@ def play(
         now = clock.now_ns() - begin
         if now >= limit:
             break
-        if on_progress is not None and now < due[index] and now - told >= PROGRESS_INTERVAL_NS:
-            on_progress(index / count)
+        if now < due[index]:
+            aside.look(int(due[index]) - now)
+            now = clock.now_ns() - begin
+        if due[index] - now >= SLACK_NS and now - told >= PROGRESS_INTERVAL_NS:
+            aside.on_progress(index / count)
             told = now
         clock.wait_until(begin + int(due[index]))
         starts.append(clock.now_ns() - begin)
         call()
         ends.append(clock.now_ns() - begin)
-    if on_progress is not None:
-        on_progress(1.0)
-    served = len(ends)
-    return Paced(
-        fps=fps, due_ns=due[:served], starts_ns=np.array(starts, np.int64), ends_ns=np.array(ends, np.int64), unserved=count - served
-    )
+    aside.on_progress(1.0)
+    return Paced(fps=fps, due_ns=due, starts_ns=np.array(starts, np.int64), ends_ns=np.array(ends, np.int64))
 
 
 def live_drops(due_ns: NDArray[np.int64], service_ms: NDArray[np.float64]) -> int:
     """Frames that a stream which keeps only the latest one would have dropped (rule 5).
 
     Args:
-        due_ns: int64 (frames,), ascending.
-        service_ms: float64 (frames,), what each of them took; the frames that are served take these, in turn.
+        due_ns: int64 (due,), ascending.
+        service_ms: float64 (served,), at least one: what answers took. The frames that the stream serves take these, in turn.
     """
     free, served, index = 0.0, 0, 0
     count = int(due_ns.size)
@@ -226,7 +271,8 @@ def live_drops(due_ns: NDArray[np.int64], service_ms: NDArray[np.float64]) -> in
         begun = max(free, float(due_ns[index]))
         # While it was busy, later frames took the place of this one.
         index = max(index, int(np.searchsorted(due_ns, begun, side="right")) - 1)
-        free = begun + float(service_ms[served]) * 1e6
+        # The stream serves fewer frames than the run did; where it runs past the end of the run, its last one may lack a time, and none comes behind it.
+        free = begun + float(service_ms[min(served, service_ms.size - 1)]) * 1e6
         served += 1
         index += 1
     return count - served

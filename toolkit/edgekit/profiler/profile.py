@@ -5,8 +5,10 @@ Rules this file keeps:
 1. The machine is looked at before it is loaded, and the cold start is measured before this process has opened the bundle and filled an
    engine's cache.
 2. The warm-up is found on the series and excluded; whether the rest is steady is said beside every figure, not hidden in it.
-3. What is asked for beside (frames from a clock, pauses, another bundle, layers) comes after the latency, so that it cannot move it.
-4. The document is made in `document.py`.
+3. What is asked for beside (frames from a clock, pauses, another bundle, layers) comes after the latency, so that it cannot move it. Frames from a clock
+   come first: nothing of theirs is left out as warm-up.
+4. The machine is looked at between frames, outside the clock (`watch.py`).
+5. The document is made in `document.py`.
 """
 
 from __future__ import annotations
@@ -28,14 +30,14 @@ from edgekit.profiler.baseline import Baseline
 from edgekit.profiler.clock import Budget, Samples
 from edgekit.profiler.coldstart import RUNTIME, ColdStart, measure_cold_start
 from edgekit.profiler.compare import Compared, compare_bundles
-from edgekit.profiler.document import OPTIONAL_PATHS, PATHS, BundleFacts, Extras, Profile
-from edgekit.profiler.energy import find_meter
+from edgekit.profiler.document import ASKED_FOR, OPTIONAL_PATHS, PATHS, BundleFacts, Extras, Profile
 from edgekit.profiler.host import Host
 from edgekit.profiler.idle import measure_wakes
 from edgekit.profiler.layers import measure_layers
 from edgekit.profiler.observation import Observed
-from edgekit.profiler.pacing import Paced, play
+from edgekit.profiler.pacing import Aside, Paced, play
 from edgekit.profiler.percentiles import SHARES, Latency, latency, minimum_samples
+from edgekit.profiler.sampler import open_meter
 from edgekit.profiler.warmup import steady_state
 from edgekit.profiler.watch import Eyes, Watch, open_eyes
 from edgekit.runtime.clip import FirstFrames
@@ -88,13 +90,9 @@ class Options:
 
     def paths(self) -> frozenset[str]:
         """The figures the document will have: what a limit may name."""
-        asked = {
-            "paced": self.fps is not None,
-            "idle_wake": self.idle,
-            "layers": self.layers,
-            "compare": self.compare is not None,
-            "baseline": self.baseline is not None,
-        }
+        # The option of a part is a field of this class; `not` would take a rate for an option that is not given.
+        given = {name: getattr(self, option.removeprefix("--")) for name, option in ASKED_FOR.items()}
+        asked = {name: value is not None and value is not False for name, value in given.items()}
         return PATHS.union(*(OPTIONAL_PATHS[name] for name, is_asked in asked.items() if is_asked))
 
 
@@ -126,7 +124,7 @@ def profile(
         raise DataError("there is no frame to measure with", hint="give at least one frame")
     chosen = options or Options()
     told = on_progress or (lambda _stage, _share: None)
-    machine = host.fingerprint()
+    machine = host.fingerprint(chosen.root)
     if chosen.baseline is not None:
         chosen.baseline.check_host(machine)
     cold = measure_cold_start(bundle, frames[0], repeats=chosen.repeats, runtime=chosen.runtime, on_progress=partial(told, "cold start"))
@@ -141,11 +139,11 @@ def profile_classifier(
     classifier: Classifier, frames: Sequence[stages.Frame], before: Beforehand, *, options: Options, on_progress: StageProgress
 ) -> Profile:
     """The part of `profile` that runs in this process, on a classifier that is open."""
-    eyes = open_eyes(options.root, meter=find_meter(options.root))
+    eyes = open_eyes(options.root, meter=open_meter(options.root))
     try:
         run = _Run(classifier=classifier, frames=frames, eyes=eyes, options=options, told=on_progress)
-        idle_w = None if eyes.meter is None else observation.rest_power_w(eyes.meter, min(LONGEST_REST_S, options.seconds / 2))
-        predicted, observed = run.saturated(idle_w)
+        rest_w = run.rest()
+        predicted, observed = run.saturated(rest_w)
         warmup = steady_state(predicted.samples.milliseconds)
         found = Profile(
             measured_at=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
@@ -188,14 +186,26 @@ class _Run:
         """Who answers while time is taken."""
         return predictor_of(self.classifier)
 
-    def saturated(self, idle_w: float | None) -> tuple[stages.PredictSamples, Observed]:
-        gc.collect()  # before the watch begins: the loop does it too, and has then nothing to do
-        with Watch(eyes=self.eyes) as watch:
-            begin_ns = self.eyes.now_ns()
-            budget = self.options.budget(1.0, "p90")
-            predicted = stages.measure_predict(self.predictor, self.frames, budget, on_progress=partial(self.told, "predict"))
+    def rest(self) -> float | str:
+        """Power at rest, or why it is not known."""
+        # The first reading finds its files and code in no cache; those that count come later.
+        Watch(eyes=self.eyes).read()
+        if self.eyes.meter is None:
+            return self.eyes.no_meter
+        seconds = min(LONGEST_REST_S, self.options.seconds / 2)
+        return observation.rest_power(self.eyes.meter, seconds, on_progress=partial(self.told, "at rest"))
+
+    def saturated(self, rest_w: float | str) -> tuple[stages.PredictSamples, Observed]:
+        gc.collect()  # before the first reading: the loop does it too, and has then nothing to do
+        watch = Watch(eyes=self.eyes)
+        watch.read()
+        begin_ns = self.eyes.now_ns()
+        budget = self.options.budget(1.0, "p90")
+        told = partial(self.told, "predict")
+        predicted = stages.measure_predict(self.predictor, self.frames, budget, after=watch.look, on_progress=told)
+        watch.read()
         starts_s, milliseconds = predicted.samples.start_seconds, predicted.samples.milliseconds
-        return predicted, Observed(watch=watch, begin_ns=begin_ns, starts_s=starts_s, milliseconds=milliseconds, idle_w=idle_w)
+        return predicted, Observed(watch=watch, begin_ns=begin_ns, starts_s=starts_s, milliseconds=milliseconds, rest_w=rest_w)
 
     def split(self, predicted: stages.PredictSamples, excluded: int) -> dict[str, Latency | None]:
         """Stage to its percentiles."""
@@ -224,22 +234,27 @@ class _Run:
         """What was asked for beside (rule 3)."""
         options = self.options
         call = stages.in_turn(self.predictor, self.frames)
+        # In this order (rule 3).
+        paced = None if options.fps is None else self.paced(call, options.fps, found.observed.rest_w)
         wakes = measure_wakes(call, seconds=options.seconds, on_progress=partial(self.told, "after pauses")) if options.idle else None
         return Extras(
-            paced=None if options.fps is None else self.paced(call, options.fps, found.observed.idle_w),
+            paced=paced,
             wakes=wakes,
             compared=None if options.compare is None else self.compared(options.compare),
             layers=measure_layers(open_bundle(Path(self.classifier.path)), self.classifier.engine_name) if options.layers else None,
             against=None if options.baseline is None else baselines.against(options.baseline, found.as_baseline()),
         )
 
-    def paced(self, call: Callable[[], object], fps: float, idle_w: float | None) -> tuple[Paced, Observed]:
+    def paced(self, call: Callable[[], object], fps: float, rest_w: float | str) -> tuple[Paced, Observed]:
         gc.collect()
-        with Watch(eyes=self.eyes) as watch:
-            begin_ns = self.eyes.now_ns()
-            found = play(call, fps=fps, seconds=self.options.seconds, on_progress=partial(self.told, f"{fps:g} frames a second"))
-        starts_s = found.starts_ns / 1e9
-        return found, Observed(watch=watch, begin_ns=begin_ns, starts_s=starts_s, milliseconds=found.latency_ms, idle_w=idle_w)
+        watch = Watch(eyes=self.eyes)
+        watch.read()
+        begin_ns = self.eyes.now_ns()
+        told = partial(self.told, f"{fps:g} frames a second")
+        found = play(call, fps=fps, seconds=self.options.seconds, aside=Aside(look=watch.look_within, on_progress=told))
+        watch.read()
+        # The machine is judged by what an answer takes; what a frame waits for grows by itself where it cannot keep up.
+        return found, Observed(watch=watch, begin_ns=begin_ns, starts_s=found.starts_ns / 1e9, milliseconds=found.service_ms, rest_w=rest_w)
 
     def compared(self, path: Path) -> tuple[BundleFacts, Compared]:
         other = _load(self.options.runtime, path)

@@ -67,9 +67,22 @@ class PredictSamples:
 
 
 def measure_predict(
-    classifier: Predictor, frames: Sequence[Frame], budget: Budget, *, on_progress: Progress | None = None
+    classifier: Predictor,
+    frames: Sequence[Frame],
+    budget: Budget,
+    *,
+    after: Callable[[], object] | None = None,
+    on_progress: Progress | None = None,
 ) -> PredictSamples:
-    """Times `predict` on frames in memory, one after the other."""
+    """Times `predict` on frames in memory, one after the other.
+
+    Args:
+        classifier: What is timed.
+        frames: They take turns.
+        budget: When to stop.
+        after: Called after each frame, outside the clock.
+        on_progress: Told how far it is.
+    """
     loop = _Loop(classifier, frames)
     splits = {stage: array("d") for stage in PREDICT_STAGES}
 
@@ -77,6 +90,8 @@ def measure_predict(
         found = loop.answer.stages_ms
         for stage, values in splits.items():
             values.append(found.get(stage, math.nan))
+        if after is not None:
+            after()
 
     samples = measure(loop.predict, budget, after=keep, on_progress=on_progress)
     split = {stage: np.array(values, np.float64) for stage, values in splits.items()}

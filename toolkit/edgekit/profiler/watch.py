@@ -2,32 +2,35 @@
 
 Rules this file keeps:
 
-1. A thread of this process reads once a second, at the start and at the end. What a reading takes is told (`reading_ms`): meanwhile it holds up the
-   frames a little, and on a small model that is seen in the tail.
-2. Readings are on the clock of the series, so that a chart can lay them over each other.
-3. What the machine does not tell is null, with the reason; a reading that fails later ends that figure with the reason, not the measurement. Any other
-   failure of the thread is raised where the measurement ends.
-4. Memory is that of the measuring process: interpreter, library, engine, frames, and what the profile itself keeps a frame (`KEPT_BYTES`).
+1. A reading is taken once a second, at the start and at the end, by the loop that measures: between two frames and outside every clock. What it takes is
+   told (`reading_ms`). It is in no latency; the frame behind it finds colder caches.
+2. Where frames come from a clock, a reading is taken only while the next one is far enough away (`look_within`). Frames that leave no such gap are
+   measured without one, and the readings at the start and at the end are then all there is.
+3. Readings are on the clock of the series, so that a chart can lay them over each other.
+4. What the machine does not tell is null, with the reason; a meter that fails later ends that figure with the reason, not the measurement.
+5. Memory is that of the measuring process: interpreter, library, engine, frames, and what the profile itself keeps a frame (`KEPT_BYTES`).
 """
 
 from __future__ import annotations
 
-import threading
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from edgekit.errors import TargetError
 from edgekit.profiler import memory
 from edgekit.profiler.energy import Meter
-from edgekit.profiler.throttle import NONE_TOLD, Throttle, ThrottleFiles
-from edgekit.runtime.sensors import Sensors, read_sensors
+from edgekit.profiler.throttle import NONE_TOLD, Throttle, ThrottleFiles, events
+from edgekit.runtime.sensors import SensorFiles, Sensors
 
-INTERVAL_S = 1.0
+INTERVAL_NS = 1_000_000_000
+ROOM = 2.0
+"""A gap must be this many times as long as a reading usually takes."""
+
 KEPT_BYTES = 40
 """What the profile keeps of a frame while it measures: start, duration and three stages, eight bytes each."""
 
@@ -43,7 +46,7 @@ class Reading:
         throttle: Counters and states.
         memory_mib: Proportional memory (PSS) of this process; None where the system does not tell.
         own_mib: What of it is no file's, swapped out or not; None likewise.
-        joules: Energy since the watch began; None where there is no meter or it failed.
+        joules: Energy since the meter was opened; None where there is no meter or it failed.
     """
 
     at_ns: int
@@ -69,7 +72,7 @@ class Eyes:
     """
 
     throttle: ThrottleFiles
-    sensors: Callable[[], Sensors] = read_sensors
+    sensors: Callable[[], Sensors]
     process: Path = memory.PROCESS
     meter: Meter | None = None
     no_meter: str = ""
@@ -81,46 +84,43 @@ def open_eyes(root: Path = Path("/"), *, meter: Meter | str) -> Eyes:
 
     Args:
         root: Where the file system begins.
-        meter: The meter, or why there is none (`energy.find_meter`).
+        meter: The meter, or why there is none (`sampler.open_meter`).
     """
     known = None if isinstance(meter, str) else meter
     reason = meter if isinstance(meter, str) else ""
-    return Eyes(throttle=ThrottleFiles(root), sensors=lambda: read_sensors(root), process=root / "proc/self", meter=known, no_meter=reason)
+    return Eyes(throttle=ThrottleFiles(root), sensors=SensorFiles(root).read, process=root / "proc/self", meter=known, no_meter=reason)
 
 
 @dataclass(slots=True, kw_only=True)
 class Watch:
-    """Reads while it is open (a context manager).
+    """The readings beside one series.
 
     Attributes:
         eyes: What it reads with.
-        interval_s: Pause between two readings.
+        usual_ns: What a reading usually takes, as another watch has found; None where that is not known, and the last reading is what there is to go by.
         readings: Those so far.
         meter_failed: Why the meter gave no more; empty where it did.
     """
 
     eyes: Eyes
-    interval_s: float = INTERVAL_S
+    usual_ns: float | None = None
     readings: list[Reading] = field(default_factory=list)
     meter_failed: str = ""
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
-    _error: BaseException | None = None
 
-    def __enter__(self) -> Watch:  # noqa: PYI034 - typing.Self came with Python 3.11
-        self.read()
-        self._thread = threading.Thread(target=self._run, name="edgekit-watch", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-        if error is None:
-            if self._error is not None:
-                raise self._error
+    def look(self) -> None:
+        """Reads where the last reading is a second ago."""
+        if self.eyes.now_ns() - self.readings[-1].at_ns >= INTERVAL_NS:
             self.read()
+
+    def look_within(self, left_ns: int) -> None:
+        """The same where there is room for it (rule 2).
+
+        Args:
+            left_ns: Time until the next frame is due.
+        """
+        usual_ns = self.readings[-1].took_ns if self.usual_ns is None else self.usual_ns
+        if left_ns >= ROOM * usual_ns:
+            self.look()
 
     def read(self) -> None:
         """Takes one reading."""
@@ -143,17 +143,21 @@ class Watch:
             self.meter_failed = error.message
             return None
 
-    def _run(self) -> None:
-        try:
-            while not self._stop.wait(self.interval_s):
-                self.read()
-        except BaseException as error:  # noqa: BLE001 - raised where the measurement ends (rule 3)
-            self._error = error
-
     @property
     def reading_ms(self) -> float:
         """Median time a reading took."""
         return float(np.median([reading.took_ns for reading in self.readings])) / 1e6
+
+    @property
+    def throttle_events(self) -> list[int | None]:
+        """How often counters have risen since the first reading, one a reading; None where there is none to compare."""
+        total: int | None = 0 if self.readings[0].throttle.counts else None
+        found = [total]
+        for before, now in itertools.pairwise(self.readings):
+            rise = events(before.throttle, now.throttle)
+            total = total if rise is None else (total or 0) + rise
+            found.append(total if rise is not None else None)
+        return found
 
     @property
     def throttled(self) -> tuple[bool | None, str]:
@@ -161,7 +165,9 @@ class Watch:
         if not self.eyes.throttle.tells:
             return None, NONE_TOLD
         states = dict.fromkeys(state for reading in self.readings for state in reading.throttle.states or ())
-        counts = [reading.throttle.events for reading in self.readings if reading.throttle.events is not None]
-        rise = counts[-1] - counts[0] if counts else 0
-        told = [f"{rise} throttle events"] if rise > 0 else []
-        return bool(told or states), "; ".join([*told, *states])
+        rise = max((count for count in self.throttle_events if count is not None), default=0)
+        told = "; ".join([*([f"{rise} throttle {'event' if rise == 1 else 'events'}"] if rise else []), *states])
+        lost = dict.fromkeys(name for reading in self.readings for name in reading.throttle.lost)
+        if lost and not told:
+            return None, f"{', '.join(lost)} could not be read at times"
+        return bool(told), told

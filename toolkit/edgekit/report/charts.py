@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.report.html import Html, element, join
+from edgekit.report.html import Content, Html, element, join
 from edgekit.report.svg import (
     WIDTH,
     Area,
@@ -25,6 +25,8 @@ from edgekit.report.svg import (
     chart,
     curve,
     dot,
+    held_back,
+    key,
     legend,
     line,
     rectangle,
@@ -49,6 +51,23 @@ SPIKE = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """What is drawn beside the values of a timeline.
+
+    Attributes:
+        median: A guide; None for none.
+        excluded: Leading samples that are warm-up; None where there is nothing to say of one.
+        held: (start, end) in seconds of each time in which the machine held itself back.
+        moments: What is on the horizontal axis.
+    """
+
+    median: float | None
+    excluded: int | None = None
+    held: Sequence[tuple[float, float]] = ()
+    moments: str = "time since the first frame (s)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
     """A figure with its interval in an interval chart.
 
@@ -67,12 +86,13 @@ class Interval:
     high: float | None
 
 
-def cdf(values: FloatArray, marks: Mapping[str, float], *, quantity: str = "latency", unit: str = "ms") -> Html:
+def cdf(values: FloatArray, marks: Mapping[str, float], *, endless: int = 0, quantity: str = "latency", unit: str = "ms") -> Html:
     """Cumulative distribution: the share of samples at or below each value.
 
     Args:
         values: float64 (samples,), at least one.
         marks: Name ("p50") to value; drawn as guides and written beside the curve.
+        endless: How many more there are that have no value and lie above all: the curve ends that much below 100 %.
         quantity: What is on the horizontal axis.
         unit: Its unit.
     """
@@ -80,12 +100,15 @@ def cdf(values: FloatArray, marks: Mapping[str, float], *, quantity: str = "late
     edge = _edge(ordered, max(marks.values(), default=0.0))
     area = Area(height=290, top=NOTE_HEIGHT)
     x, y = area.horizontal(float(ordered[0]), edge), area.vertical(0.0, 1.0)
-    shares = np.arange(1, ordered.size + 1) / ordered.size
+    count = ordered.size + endless
+    shares = np.arange(1, ordered.size + 1) / count
     shown = _thinned(int(np.searchsorted(ordered, edge, side="right")))
     xs, ys = np.append(ordered[shown], edge), np.append(shares[shown], shares[shown][-1])
     steps_x = np.repeat(x.start + (xs - x.low) / (x.high - x.low) * (x.end - x.start), 2)
     steps_y = np.concatenate([[0.0], np.repeat(ys, 2)[:-1]])
-    points = {f"{name} {value:.3g} {unit}": (value, float(np.mean(ordered <= value))) for name, value in marks.items() if value <= edge}
+    points = {
+        f"{name} {value:.3g} {unit}": (value, float((ordered <= value).sum()) / count) for name, value in marks.items() if value <= edge
+    }
     return chart(
         area,
         x_axis(area, x, f"{quantity} ({unit})"),
@@ -93,37 +116,39 @@ def cdf(values: FloatArray, marks: Mapping[str, float], *, quantity: str = "late
         curve(steps_x, [y(float(share)) for share in steps_y], "s1 stroke"),
         *_points(area, x, y, points),
         _beyond(area, int((ordered > edge).sum()), edge, unit),
-        label=f"Cumulative distribution of the {quantity} of {ordered.size} frames, "
+        label=f"Cumulative distribution of the {quantity} of {count} frames, "
+        + (f"{endless} of them without end, " if endless else "")
         + ", ".join(f"{name} {value:.3g} {unit}" for name, value in marks.items()),
     )
 
 
-def timeline(starts_s: FloatArray, values: FloatArray, *, excluded: int | None, median: float, unit: str = "ms") -> Html:
-    """Latency over time, the warm-up shaded.
+def timeline(starts_s: FloatArray, values: FloatArray, course: Course, *, unit: str = "ms") -> Html:
+    """Latency over time, the warm-up and what slowed the machine down shaded.
 
     Args:
         starts_s: float64 (samples,), seconds since the start, ascending.
         values: float64 (samples,).
-        excluded: Leading samples that are warm-up; None where there is nothing to say of one.
-        median: Drawn as a guide.
+        course: What is drawn beside them.
         unit: Of the values.
     """
     edge = _edge(np.sort(values), 0.0)
     area = Area(height=250, top=NOTE_HEIGHT)
     x, y = area.horizontal(0.0, float(starts_s[-1])), area.vertical(0.0, edge * 1.08)
-    marks: list[Html] = []
+    excluded, median = course.excluded, course.median
+    marks: list[Content] = []
     if excluded:
         end = x(float(starts_s[min(excluded, starts_s.size - 1)]))
         marks.append(rectangle(area.left, area.top, (end - area.left, area.y_end - area.top), "shade", tip=f"warm-up: {excluded} frames"))
-    axes = [x_axis(area, x, "time since the first frame (s)"), y_axis(area, y, f"latency ({unit})")]
-    course = _course(x, y, starts_s, np.minimum(values, edge))
-    guide = [line(area.left, y(median), area.x_end, y(median), "guide")]
+    marks += held_back(area, x, course.held)
+    axes = [x_axis(area, x, course.moments), y_axis(area, y, f"latency ({unit})")]
+    lines = _course(x, y, starts_s, np.minimum(values, edge))
+    guide = [] if median is None else [line(area.left, y(median), area.x_end, y(median), "guide")]
     said = f"warm-up, {excluded} frames, left out" if excluded else "" if excluded is None else "no warm-up found"
     notes = [text(area.left, area.top - 10, said), _beyond(area, int((values > edge).sum()), edge, unit)]
-    label = f"Latency of {values.size} frames over {starts_s[-1]:.3g} s around a median of {median:.3g} {unit}" + (
-        f"; {said}" if said else ""
-    )
-    return chart(area, *marks, *axes, *course, *guide, *notes, label=label)
+    label = f"Latency of {values.size} frames over {starts_s[-1]:.3g} s"
+    label += "" if median is None else f" around a median of {median:.3g} {unit}"
+    drawn = chart(area, *marks, *axes, *lines, *guide, *notes, label=f"{label}; {said}" if said else label)
+    return join([drawn, key({"held": "the machine held itself back"})]) if course.held else drawn
 
 
 def stack(parts: Sequence[tuple[str, float]], *, unit: str = "ms") -> Html:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgekit.report.html import Html, join
-from edgekit.report.svg import Area, Scale, chart, curve, dot, legend, x_axis, y_axis
+from edgekit.report.svg import Area, Scale, chart, curve, dot, held_back, key, legend, x_axis, y_axis
 
 MOST_SERIES = 5
 """As many as there are colours that can be told apart."""
@@ -14,7 +14,14 @@ _HEIGHT = 170.0
 _ROOM = 0.08
 
 
-def courses(moments_s: Sequence[float], series: Mapping[str, Sequence[float | None]], *, quantity: str, unit: str) -> Html:
+def courses(
+    moments_s: Sequence[float],
+    series: Mapping[str, Sequence[float | None]],
+    *,
+    quantity: str,
+    unit: str,
+    held: Sequence[tuple[float, float]] = (),
+) -> Html:
     """One line a series over a common time.
 
     Args:
@@ -23,6 +30,7 @@ def courses(moments_s: Sequence[float], series: Mapping[str, Sequence[float | No
             the order they are given; how many are left out is in the title of the axis.
         quantity: What is on the vertical axis.
         unit: Its unit.
+        held: (start, end) in seconds of each time in which the machine held itself back; shaded.
     """
     drawn = _highest(series)
     known = [value for values in drawn.values() for value in values if value is not None]
@@ -39,9 +47,14 @@ def courses(moments_s: Sequence[float], series: Mapping[str, Sequence[float | No
     more = f", {len(series) - len(drawn)} more not drawn" if len(series) > len(drawn) else ""
     label = f"{quantity} over {moments_s[-1]:.3g} s: " + "; ".join(f"{name} {_span(values)} {unit}" for name, values in drawn.items())
     found = chart(
-        area, x_axis(area, x, f"time since the first frame (s){more}"), y_axis(area, y, f"{quantity} ({unit})"), *marks, label=label
+        area,
+        *held_back(area, x, held),
+        x_axis(area, x, f"time since the first frame (s){more}"),
+        y_axis(area, y, f"{quantity} ({unit})"),
+        *marks,
+        label=label,
     )
-    return join([found, legend(list(drawn))])
+    return join([found, legend(list(drawn)), *([key({"held": "the machine held itself back"})] if held else [])])
 
 
 def has_values(series: Mapping[str, Sequence[float | None]]) -> bool:

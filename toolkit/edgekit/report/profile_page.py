@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 
 from edgekit.report import charts, profile_parts
+from edgekit.report.charts import Course
 from edgekit.report.html import UNKNOWN, Content, Figure, Html, callout, columns, element, figures, key_values, page, section, table
+from edgekit.report.wording import shortened
 
 MIB = 1024.0 * 1024.0
+_LONGEST_FILE = 22
+"""Letters of a name without a space that a tile holds; the whole name is below."""
 
 BUSY_SHARE = 0.5
 """Load average by hardware threads, before the measurement, above which other programs are worth a warning."""
@@ -103,7 +107,12 @@ def _headline(document: Mapping[str, Any]) -> Html:
     reason = unavailable.get("peak_memory_mib", "") if peak is None else "resident, after the first answer"
     tiles.append(Figure(label="Peak memory", value=_number(peak, 0), unit="MiB", detail=reason))
     tiles.append(
-        Figure(label="Bundle", value=_number(document["bundle"]["size_bytes"] / MIB, 2), unit="MiB", detail=document["bundle"]["file"])
+        Figure(
+            label="Bundle",
+            value=_number(document["bundle"]["size_bytes"] / MIB, 2),
+            unit="MiB",
+            detail=shortened([document["bundle"]["file"]], _LONGEST_FILE)[0],
+        )
     )
     return figures(tiles)
 
@@ -126,7 +135,11 @@ def _latency(document: Mapping[str, Any]) -> Html:
         element("h3", "Distribution"),
         charts.cdf(values[warmup["excluded"] :], marks),
         element("h3", "Course"),
-        charts.timeline(started, values, excluded=warmup["excluded"], median=latency["p50"] or float(np.median(values))),
+        charts.timeline(
+            started,
+            values,
+            Course(median=latency["p50"], excluded=warmup["excluded"], held=profile_parts.held_back(document["timeline"])),
+        ),
         note=note,
     )
 

@@ -5,17 +5,18 @@ A part that was not asked for has no section; a figure that is not known is a da
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from edgekit.report import charts, course_chart
-from edgekit.report.charts import Interval
+from edgekit.report.charts import Course, Interval
 from edgekit.report.html import UNKNOWN, Content, Html, callout, details, element, key_values, section, table
 
 _PERCENTILES = ("p50", "p90", "p95", "p99", "max")
-_SLOWER, _NOT_JUDGED = "slower", "not judged"
+_SLOWER, _NOT_JUDGED, _MEDIAN = "slower", "not judged", "median "
 _WORDS = {"compare": "the bundle it was compared with", "baseline": "the earlier measurement"}
 _SHOWN_LAYERS = 15
 _FURTHEST_DEADLINE = 4.0
@@ -33,9 +34,30 @@ def verdict_callouts(document: Mapping[str, Any]) -> list[Html]:
             found.append(callout("bad", f"slower than {words}: {part['reason']}."))
         if part is not None and part["verdict"] == _NOT_JUDGED:
             found.append(callout("warning", f"the comparison with {words} could not be judged: {part['reason']}."))
-    if document["timeline"]["throttled"]:
-        found.append(callout("warning", f"the machine held itself back: {document['timeline']['throttled_by']}."))
+        if part is not None and part["verdict"].startswith(_MEDIAN):
+            found.append(callout("warning", f"against {words} only the median could be judged: {part['reason']}."))
+    paced = document["paced"]
+    for timeline, when in ((document["timeline"], ""), (paced and paced["timeline"], " while frames came from a clock")):
+        if timeline and timeline["throttled"]:
+            found.append(callout("warning", f"the machine held itself back{when}: {timeline['throttled_by']}."))
     return found
+
+
+def held_back(timeline: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """(start, end) in seconds of the times in which the machine held itself back.
+
+    A counter that has risen tells of the time since the reading before; a state stands until the next reading.
+    """
+    moments, events, states = timeline["t_s"], timeline["throttle_events"], timeline["throttle_states"]
+    spans: list[tuple[float, float]] = []
+    for index, (start, end) in enumerate(itertools.pairwise(moments)):
+        before, after = events[index], events[index + 1]
+        if states[index] or (before is not None and after is not None and after > before):
+            joins = spans and spans[-1][1] == start
+            spans = [*spans[:-1], (spans[-1][0], end)] if joins else [*spans, (start, end)]
+    if states[-1] and not (spans and spans[-1][1] == moments[-1]):
+        spans.append((moments[max(len(moments) - 2, 0)], moments[-1]))
+    return spans
 
 
 def sections(document: Mapping[str, Any]) -> list[Html]:
@@ -52,42 +74,57 @@ def sections(document: Mapping[str, Any]) -> list[Html]:
 
 
 def _machine(document: Mapping[str, Any]) -> Html:
-    timeline, energy, growth, why = document["timeline"], document["energy"], document["memory_growth"], document["unavailable"]
-    drawn: list[Content] = []
-    for name, quantity, unit in (("temperatures_c", "temperature", "°C"), ("clocks_mhz", "clock", "MHz")):
-        if course_chart.has_values(timeline[name]):
-            drawn.append(course_chart.courses(timeline["t_s"], timeline[name], quantity=quantity, unit=unit))
-    held = {"proportional (PSS)": timeline["memory_mib"], "own, no file's": timeline["own_memory_mib"]}
-    if course_chart.has_values(held):
-        drawn.append(course_chart.courses(timeline["t_s"], held, quantity="memory of the process", unit="MiB"))
+    timeline, growth, why = document["timeline"], document["memory_growth"], document["unavailable"]
     slope = _known(growth["mib_per_minute"], "{:+.3g} MiB a minute", why.get("memory_growth.mib_per_minute", ""))
     if growth["mib_per_minute"] is not None:
-        slope = f"{growth['mib_per_minute']:+.3g} MiB a minute ({growth['low']:+.3g} to {growth['high']:+.3g}); "
-        slope += f"{growth['own_mib_per_minute']:.2g} of it is what the profile keeps"
-    pairs: list[tuple[str, Content]] = [
-        ("Throttled", _throttled(timeline, why)),
-        ("Hottest", _known(timeline["hottest_c"], "{:.1f} °C", why.get("timeline.hottest_c", ""))),
-        ("Last third by first third", _known(timeline["sustained_ratio"], "{:.3f}", why.get("timeline.sustained_ratio", ""))),
-        ("Energy a frame", _energy(energy, why.get("energy.mj_per_frame", ""))),
-        ("Growth of memory", slope),
+        slope = f"{growth['mib_per_minute']:+.3g} MiB a minute ({growth['low']:+.3g} to {growth['high']:+.3g})"
+        if growth["kept_mib_per_minute"] is not None:
+            slope += f"; the profile itself keeps {growth['kept_mib_per_minute']:.2g}"
+    pairs = [*_meanwhile(timeline, document["energy"], why, ""), ("Growth of memory", slope)]
+    note = "Read once a second, between two frames, while the latency above was measured; on the same clock."
+    return section("The machine meanwhile", *_courses(timeline), key_values(pairs), note=note)
+
+
+def _courses(timeline: Mapping[str, Any]) -> list[Content]:
+    held = held_back(timeline)
+    memory = {"proportional (PSS)": timeline["memory_mib"], "own, no file's": timeline["own_memory_mib"]}
+    drawn: list[Content] = []
+    for series, quantity, unit in (
+        (timeline["temperatures_c"], "temperature", "°C"),
+        (timeline["clocks_mhz"], "clock", "MHz"),
+        (memory, "memory", "MiB"),
+    ):
+        if course_chart.has_values(series):
+            drawn.append(course_chart.courses(timeline["t_s"], series, quantity=quantity, unit=unit, held=held))
+    return drawn
+
+
+def _meanwhile(timeline: Mapping[str, Any], energy: Mapping[str, Any], why: Mapping[str, str], prefix: str) -> list[tuple[str, Content]]:
+    """What every run has of the machine; `prefix` is where its reasons are."""
+    return [
+        ("Throttled", _throttled(timeline, why.get(f"{prefix}timeline.throttled", ""))),
+        ("Hottest", _known(timeline["hottest_c"], "{:.1f} °C", why.get(f"{prefix}timeline.hottest_c", ""))),
+        ("Last third by first third", _known(timeline["sustained_ratio"], "{:.3f}", why.get(f"{prefix}timeline.sustained_ratio", ""))),
+        ("Energy a frame", _energy(energy, why, prefix)),
         ("One reading takes", f"{timeline['reading_ms']:.2f} ms"),
     ]
-    note = "Read once a second while the latency above was measured, on the same clock."
-    return section("The machine meanwhile", *drawn, key_values(pairs), note=note)
 
 
-def _throttled(timeline: Mapping[str, Any], why: Mapping[str, str]) -> Content:
+def _throttled(timeline: Mapping[str, Any], why: str) -> Content:
     if timeline["throttled"] is None:
-        return _unknown(why.get("timeline.throttled", ""))
-    return str(timeline["throttled_by"]) if timeline["throttled"] else "no"
-
-
-def _energy(energy: Mapping[str, Any], why: str) -> Content:
-    if energy["mj_per_frame"] is None:
         return _unknown(why)
+    if timeline["throttled"]:
+        return str(timeline["throttled_by"])
+    return f"no; looked at: {', '.join(timeline['throttle_sources'])}"
+
+
+def _energy(energy: Mapping[str, Any], why: Mapping[str, str], prefix: str) -> Content:
+    if energy["mj_per_frame"] is None:
+        return _unknown(why.get(f"{prefix}energy.mj_per_frame", ""))
     above = energy["mj_per_frame_above_idle"]
-    rest = "" if above is None else f", {above:.3g} mJ of it above rest ({energy['idle_w']:.3g} W)"
-    return f"{energy['mj_per_frame']:.3g} mJ{rest}; {energy['scope']}, by {energy['source']}"
+    rest = f", {above:.3g} mJ of it above rest ({energy['idle_w']:.3g} W)" if above is not None else ""
+    missing = f"; {why.get(f'{prefix}energy.mj_per_frame_above_idle', '')}" if above is None else ""
+    return f"{energy['mj_per_frame']:.3g} mJ{rest}; {energy['scope']}, by {energy['source']}{missing}"
 
 
 def _deltas(document: Mapping[str, Any]) -> Html:
@@ -99,42 +136,61 @@ def _deltas(document: Mapping[str, Any]) -> Html:
         else:
             interval = f"{found['low']:.3f} to {found['high']:.3f}"
             steady = "yes" if found["steady"] else "no"
-            rows.append((words, f"{found['added_ms']:+.3f} ms", f"{found['ratio']:.3f} ({interval})", str(found["pairs"]), steady))
-    note = "Called in turn with and without it, on the same frames; medians, and the ratio of the medians with its 95 % interval."
+            low, high = found["added_low_ms"], found["added_high_ms"]
+            added = f"{found['added_ms']:+.3f} ms ({low:+.3f} to {high:+.3f})"
+            added += ", not distinguishable from 0" if low <= 0 <= high else ""
+            rows.append((words, added, f"{found['ratio']:.3f} ({interval})", str(found["pairs"]), steady))
+    note = "Called in turn with and without it, on the same frames; difference and ratio of the medians with their 95 % intervals."
     return section("What the map and the overlay add", table(["part", "adds", "times", "pairs", "steady"], rows), note=note)
 
 
 def _paced(document: Mapping[str, Any]) -> Html:
-    paced = document["paced"]
-    latency, series = paced["latency_ms"], paced["series"]
-    values, due = np.asarray(series["latency_ms"], np.float64), np.asarray(series["due_s"], np.float64)
-    rows = [
-        (words, *(_ms(paced[part][name]) for name in _PERCENTILES), str(paced[part]["samples"]))
-        for part, words in (("latency_ms", "from due to answered"), ("service_ms", "answering alone"), ("wait_ms", "waiting"))
-    ]
+    paced, why = document["paced"], document["unavailable"]
+    endless = set(document["without_end"])
+    rows: list[tuple[Content, ...]] = []
+    for part, words in (("latency_ms", "from due to answered"), ("service_ms", "answering alone"), ("wait_ms", "waiting")):
+        cells = ("without end" if f"paced.{part}.{name}" in endless else _ms(paced[part][name]) for name in _PERCENTILES)
+        rows.append((words, *cells, str(paced[part]["samples"])))
+    reasons = dict.fromkeys(why[path] for name in _PERCENTILES if (path := f"paced.latency_ms.{name}") in why)
     lost = f"{paced['unserved']} of them were never served" if paced["unserved"] else "every one was served"
     drops = f"a live stream that keeps only the latest frame would have dropped {paced['live_drops']}"
     told = f"{paced['deadline_misses']} of {paced['due']} frames missed the deadline of {paced['deadline_ms']:.1f} ms; {lost}; {drops}."
-    drawn: list[Content] = []
-    if values.size:
-        marks = {name: latency[name] for name in ("p50", "p90", "p95", "p99") if latency[name] is not None}
-        if paced["deadline_ms"] <= _FURTHEST_DEADLINE * float(values.max()):
-            marks["deadline"] = paced["deadline_ms"]
-        drawn.append(charts.cdf(values, marks, quantity="latency from due"))
-        drawn.append(charts.timeline(due, values, excluded=None, median=float(np.median(values))))
-    note = "Frames come from a clock, whether or not the last one is answered; what a frame waits for is in its latency. " + told
-    title = f"At {paced['fps']:g} frames a second"
-    return section(title, table(["ms", *_PERCENTILES, "frames"], rows), *drawn, note=note)
+    note = (
+        f"Frames come from a clock, whether or not the last one is answered; what a frame waits for is in its latency. {told} "
+        "Intervals take frames as independent, and are too narrow where they wait for each other."
+    )
+    return section(
+        f"At {paced['fps']:g} frames a second",
+        table(["ms", *_PERCENTILES, "frames"], rows),
+        *(element("p", reason, class_="unknown") for reason in reasons),
+        *_paced_charts(paced),
+        element("h3", "The machine meanwhile"),
+        *_courses(paced["timeline"]),
+        key_values(_meanwhile(paced["timeline"], paced["energy"], why, "paced.")),
+        note=note,
+    )
+
+
+def _paced_charts(paced: Mapping[str, Any]) -> list[Content]:
+    latency, series = paced["latency_ms"], paced["series"]
+    values, due = np.asarray(series["latency_ms"], np.float64), np.asarray(series["due_s"], np.float64)
+    marks = {name: latency[name] for name in ("p50", "p90", "p95", "p99") if latency[name] is not None}
+    if paced["deadline_ms"] <= _FURTHEST_DEADLINE * float(values.max()):
+        marks["deadline"] = paced["deadline_ms"]
+    course = Course(median=latency["p50"], held=held_back(paced["timeline"]), moments="when the frame was due (s)")
+    return [
+        charts.cdf(values, marks, endless=paced["unserved"], quantity="latency from due"),
+        charts.timeline(due, values, course),
+    ]
 
 
 def _wakes(wakes: Mapping[str, Any]) -> Html:
     rows = []
     for wake in wakes.values():
         interval = UNKNOWN if wake["interval_ms"] is None else f"{_ms(wake['interval_ms'][0])} to {_ms(wake['interval_ms'][1])}"
-        times = UNKNOWN if wake["ratio"] is None else f"{wake['ratio']:.2f}"
         first: Content = _ms(wake["p50_ms"]) if wake["p50_ms"] is not None else _unknown(wake["reason"])
-        rows.append((f"{wake['gap_s']:g} s", first, interval, _ms(wake["max_ms"]), times, str(wake["samples"])))
-    header = ["pause", "median, ms", "95 % interval", "largest", "times saturated", "calls"]
+        rows.append((f"{wake['gap_s']:g} s", first, interval, _ms(wake["max_ms"]), str(wake["samples"])))
+    header = ["pause", "median, ms", "95 % interval", "largest", "calls"]
     return section("After a pause", table(header, rows), note="One call after each pause; nothing is left out.")
 
 

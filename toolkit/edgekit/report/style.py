@@ -77,12 +77,13 @@ figcaption { font-size: 0.82rem; color: var(--ink-2); margin-top: 0.35rem; overf
 .chart .band { fill: color-mix(in srgb, var(--c) var(--tint), transparent); }
 .chart .under { stroke: var(--c); stroke-opacity: 0.4; fill: none; stroke-width: 6; stroke-linejoin: round; stroke-linecap: round; }
 .chart .hollow { fill: var(--surface); stroke: var(--ink-3); stroke-width: 1.5; } .chart .track { fill: var(--grid); }
-.chart .shade { fill: var(--shade); } .chart .guide { stroke: var(--ink-3); stroke-width: 1; stroke-dasharray: 3 3; }
+.chart .shade { fill: var(--shade); } .chart .held { fill: color-mix(in srgb, var(--warning) var(--tint), transparent); } .chart .guide { stroke: var(--ink-3); stroke-width: 1; stroke-dasharray: 3 3; }
 .chart .bound { stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 4 3; }
 .chart .dot { fill: var(--c); stroke: var(--surface); stroke-width: 2; } .chart .inside { fill: var(--on); font-weight: 600; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.25rem 1.25rem; margin: 0.25rem 0 1rem; padding: 0; list-style: none; font-size: 0.85rem; color: var(--ink-2); }
 .legend i { display: inline-block; width: 0.7rem; height: 0.7rem; border-radius: 2px; margin-right: 0.4rem; background: var(--c); }
 .legend i.other { background: transparent; border: 1.5px solid var(--ink-3); border-radius: 50%; }
+.legend i.held { background: color-mix(in srgb, var(--warning) var(--tint), transparent); }
 .legend i.before { background: color-mix(in srgb, var(--series-1) var(--tint), transparent); }
 .legend .s1 { --c: var(--series-1); } .legend .s2 { --c: var(--series-2); } .legend .s3 { --c: var(--series-3); }
 .legend .s4 { --c: var(--series-4); } .legend .s5 { --c: var(--series-5); }

@@ -130,6 +130,15 @@ def rectangle(x: float, y: float, size: tuple[float, float], kind: str, *, tip: 
     return element("rect", *_tips(tip), x=x, y=y, width=max(size[0], 0.0), height=max(size[1], 0.0), class_=kind)
 
 
+def held_back(area: Area, scale: Scale, spans: Sequence[tuple[float, float]]) -> list[Html]:
+    """Shades the times, (start, end) each, in which a machine held itself back; cut off at the edges of the plot."""
+    found = []
+    for start, end in spans:
+        left, right = (min(max(scale(moment), area.left), area.x_end) for moment in (start, end))
+        found.append(rectangle(left, area.top, (right - left, area.y_end - area.top), "held", tip=f"held back, {start:.3g} to {end:.3g} s"))
+    return found
+
+
 def dot(x: float, y: float, kind: str, *, tip: str = "", radius: float = 5.0) -> Html:
     """A round mark with a ring of the surface around it, so that it stands out on a line."""
     return element("circle", *_tips(tip), cx=x, cy=y, r=radius, class_=kind)

@@ -14,6 +14,7 @@ Documentation/admin-guide/pm/cpufreq.rst (kHz), Documentation/ABI/testing/sysfs-
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,50 +44,69 @@ def read_sensors(root: Path = Path("/")) -> Sensors:
     Args:
         root: Where the file system begins.
     """
-    temperatures = _zones(root) or _hwmon(root)
-    clocks = _clocks(root)
-    unavailable = {}
-    if not temperatures:
-        unavailable["temperatures_c"] = "no zone of /sys/class/thermal and no input of /sys/class/hwmon gives a temperature"
-    if not clocks:
-        unavailable["clocks_mhz"] = "neither /sys/devices/system/cpu/cpufreq nor /sys/class/devfreq gives a frequency"
-    return Sensors(temperatures_c=temperatures, clocks_mhz=clocks, unavailable=unavailable)
+    return SensorFiles(root).read()
 
 
-def _zones(root: Path) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for zone in _numbered(root / "sys/class/thermal", "thermal_zone*"):
-        _add(found, _text(zone / "type") or zone.name, _degrees(zone / "temp"))
-    return found
+class SensorFiles:
+    """Where this machine tells of itself, found once for who reads often.
+
+    Args:
+        root: Where the file system begins.
+    """
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._zones, self._hwmon = _zones(root), _hwmon(root)
+        self._policies, self._devfreq = _policies(root), _devfreq(root)
+
+    def read(self) -> Sensors:
+        """What can be read now."""
+        temperatures = _named(self._zones, _degrees) or _named(self._hwmon, _degrees)
+        clocks = _named([*self._policies, *self._devfreq], lambda file: _scaled(file, 1e6 if file.name == "cur_freq" else 1e3))
+        unavailable = {}
+        if not temperatures:
+            unavailable["temperatures_c"] = "no zone of /sys/class/thermal and no input of /sys/class/hwmon gives a temperature"
+        if not clocks:
+            unavailable["clocks_mhz"] = "neither /sys/devices/system/cpu/cpufreq nor /sys/class/devfreq gives a frequency"
+        return Sensors(temperatures_c=temperatures, clocks_mhz=clocks, unavailable=unavailable)
 
 
-def _hwmon(root: Path) -> dict[str, float]:
-    found: dict[str, float] = {}
+_Files = list[tuple[str, Path]]
+"""Name of what a file tells, and the file."""
+
+
+def _zones(root: Path) -> _Files:
+    return [(_text(zone / "type") or zone.name, zone / "temp") for zone in _numbered(root / "sys/class/thermal", "thermal_zone*")]
+
+
+def _hwmon(root: Path) -> _Files:
+    found: _Files = []
     for device in _numbered(root / "sys/class/hwmon", "hwmon*"):
         for file in _numbered(device, "temp*_input"):
             label = _text(file.with_name(file.name.replace("_input", "_label"))) or file.name.removesuffix("_input")
-            _add(found, f"{_text(device / 'name') or device.name} {label}", _degrees(file))
+            found.append((f"{_text(device / 'name') or device.name} {label}", file))
     return found
 
 
-def _clocks(root: Path) -> dict[str, float]:
+def _policies(root: Path) -> _Files:
+    folders = _numbered(root / "sys/devices/system/cpu/cpufreq", "policy*")
+    return [(f"cpu {policy.name}", policy / "scaling_cur_freq") for policy in folders]
+
+
+def _devfreq(root: Path) -> _Files:
+    return [(f"devfreq {device.name}", device / "cur_freq") for device in sorted((root / "sys/class/devfreq").glob("*"))[:MAX_SENSORS]]
+
+
+def _named(files: _Files, read: Callable[[Path], float | None]) -> dict[str, float]:
+    """Name to value of those that can be read; two of one name are told apart by a number."""
     found: dict[str, float] = {}
-    for policy in _numbered(root / "sys/devices/system/cpu/cpufreq", "policy*"):
-        _add(found, f"cpu {policy.name}", _scaled(policy / "scaling_cur_freq", 1e3))
-    for device in sorted((root / "sys/class/devfreq").glob("*"))[:MAX_SENSORS]:
-        _add(found, f"devfreq {device.name}", _scaled(device / "cur_freq", 1e6))
+    for name, file in files:
+        value, unique, count = read(file), name, 1
+        while unique in found:
+            count += 1
+            unique = f"{name} {count}"
+        if value is not None:
+            found[unique] = value
     return found
-
-
-def _add(found: dict[str, float], name: str, value: float | None) -> None:
-    """Keeps a value; two sensors of one name are told apart by a number."""
-    if value is None:
-        return
-    unique, count = name, 1
-    while unique in found:
-        count += 1
-        unique = f"{name} {count}"
-    found[unique] = value
 
 
 def _numbered(folder: Path, pattern: str) -> list[Path]:

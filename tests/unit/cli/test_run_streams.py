@@ -115,10 +115,10 @@ def test_live_smoothing_and_aggregates_are_over_the_time_of_capture(bundle, tmp_
     assert clip["clip"]["frames"] == len(lines)
 
 
-def started(bundle, *arguments, **options):
+def started(bundle, *arguments):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     command_line = [sys.executable, "-m", "edgekit", "run", bundle, *arguments]
-    return subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **options)
+    return subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def test_a_line_is_in_the_pipe_when_it_is_printed(bundle, study):
@@ -136,7 +136,7 @@ def test_a_line_is_in_the_pipe_when_it_is_printed(bundle, study):
 def test_a_stream_that_is_stopped_concludes_its_clip(tmp_path, bundle, study, number):
     """Whole lines, the clip's with the frames so far and that it was interrupted, every captured frame accounted for, and the end in the log."""
     log = tmp_path / "events.jsonl"
-    process = started(bundle, study, *[study] * 50, "--fps", "10", "--json", "--aggregate", "mean", "--log", log, start_new_session=True)
+    process = started(bundle, study, *[study] * 50, "--fps", "10", "--json", "--aggregate", "mean", "--log", log, "--deadline-ms", "60000")
     first = process.stdout.readline()
     process.send_signal(number)
     out, told = process.communicate(timeout=60)

@@ -174,9 +174,11 @@ def test_a_real_stream_accounts_for_every_frame(tmp_path):
 def test_a_lower_rate_waits():
     """A frame that is there is not taken before its time, and the newest one is taken then."""
     health, source = Health(), Scripted([shown(number) for number in range(3)])
-    source.go_on.set()
     feed = LatestFeed(source, health)
-    not_before_ns = time.monotonic_ns() + 200_000_000
+    feed.take()
+    source.go_on.set()
+    assert source.all_given.wait(30)
+    not_before_ns = time.monotonic_ns() + 100_000_000
     shot = feed.take(not_before_ns=not_before_ns)
     assert time.monotonic_ns() >= not_before_ns
     assert shot.number == 2

@@ -206,7 +206,6 @@ class Runner:
         clip.left_out["dropped"] += result.dropped_in_part
         if prediction is not None:
             self._on_engine(prediction.engine)
-        self._show(clip, result)
         if result.error is not None:
             clip.failures += 1
             clip.errors += 1
@@ -218,6 +217,8 @@ class Runner:
         elif clip.combiner is not None:
             time_s = result.captured_ns / 1e9 if clip.live else result.time_s
             clip.combiner.add(Evidence(probabilities=prediction.probabilities, number=result.number, time_s=time_s))
+        # Last, so that a frame whose line was seen is in the clip's answer, whenever Ctrl-C comes.
+        self._show(clip, result)
 
     def _begin_part(self, clip: _Clip, result: StreamResult) -> None:
         """Another file or folder, perhaps of another patient: what was before has its answer, and nothing of it is in the next one."""

@@ -286,6 +286,15 @@ def test_a_look_that_does_not_fit_is_left_out(tmp_path):
     assert ticker.count == 2
 
 
+def test_one_slow_reading_does_not_end_the_others(tmp_path):
+    """Where another watch has found what a reading usually takes, that counts and not the last one."""
+    ticker = Ticker(tmp_path)
+    ticker.watch.usual_ns = 1_000_000
+    ticker.at(5.0)
+    ticker.watch.look_within(2_000_000)
+    assert ticker.count == 2
+
+
 def test_the_eyes_of_this_machine_are_opened_under_a_root(tmp_path):
     """Without a meter they say why; nothing outside the root is read."""
     eyes = open_eyes(tmp_path, meter="no meter here")

@@ -235,7 +235,7 @@ class _Run:
         options = self.options
         call = stages.in_turn(self.predictor, self.frames)
         # In this order (rule 3).
-        paced = None if options.fps is None else self.paced(call, options.fps, found.observed.rest_w)
+        paced = None if options.fps is None else self.paced(call, options.fps, found.observed)
         wakes = measure_wakes(call, seconds=options.seconds, on_progress=partial(self.told, "after pauses")) if options.idle else None
         return Extras(
             paced=paced,
@@ -245,16 +245,19 @@ class _Run:
             against=None if options.baseline is None else baselines.against(options.baseline, found.as_baseline()),
         )
 
-    def paced(self, call: Callable[[], object], fps: float, rest_w: float | str) -> tuple[Paced, Observed]:
+    def paced(self, call: Callable[[], object], fps: float, before: Observed) -> tuple[Paced, Observed]:
         gc.collect()
-        watch = Watch(eyes=self.eyes)
+        # Told by the run before: one slow reading at the start would leave no gap long enough for all others.
+        watch = Watch(eyes=self.eyes, usual_ns=1e6 * before.watch.reading_ms)
         watch.read()
         begin_ns = self.eyes.now_ns()
         told = partial(self.told, f"{fps:g} frames a second")
         found = play(call, fps=fps, seconds=self.options.seconds, aside=Aside(look=watch.look_within, on_progress=told))
         watch.read()
         # The machine is judged by what an answer takes; what a frame waits for grows by itself where it cannot keep up.
-        return found, Observed(watch=watch, begin_ns=begin_ns, starts_s=found.starts_ns / 1e9, milliseconds=found.service_ms, rest_w=rest_w)
+        return found, Observed(
+            watch=watch, begin_ns=begin_ns, starts_s=found.starts_ns / 1e9, milliseconds=found.service_ms, rest_w=before.rest_w
+        )
 
     def compared(self, path: Path) -> tuple[BundleFacts, Compared]:
         other = _load(self.options.runtime, path)

@@ -111,7 +111,7 @@ def goals(found: dict[str, Any]) -> dict[str, str]:
         ),
     }
     for name, (ratio, low, high) in found["agreement"]["ratios"].items():
-        is_shown = 1 - FURTHEST <= low and high <= 1 + FURTHEST
+        is_shown = low >= 1 - FURTHEST and high <= 1 + FURTHEST
         judged[f"{name} within {FURTHEST:.0%}: {ratio:.3f} ({low:.3f} to {high:.3f})"] = (abs(ratio - 1) <= FURTHEST, is_shown)
     return {goal: SHOWN if is_shown else MET if is_met else MISSED for goal, (is_met, is_shown) in judged.items()}
 

@@ -86,6 +86,7 @@ def test_the_warm_up_of_either_is_left_out_of_the_ratio(turn):
     durations = iter([50.0] * 20 + [4.0] * 180)
     found = measure_pair(lambda: turn(next(durations)), lambda: turn(2), Budget(seconds=0, min_samples=200))
     assert 20 <= found.excluded <= 25
+    assert [(values.size, values.max()) for values in found.settled] == [(200 - found.excluded, 4.0), (200 - found.excluded, 2.0)]
     assert found.ratio == 2.0
 
 

@@ -142,7 +142,7 @@ def test_a_percentile_that_falls_on_an_unserved_frame_is_not_known():
     assert set(found.missing) == {"p95", "p99", "max"}
     one_more = figures(np.arange(1.0, 90.0), unserved=11)
     assert (one_more.values["p90"], one_more.values["max"], one_more.intervals["p90"]) == (None, None, None)
-    assert "11 of 100 frames were never answered, and p90 falls on one" in one_more.missing["p90"]
+    assert "11 of 100 frames were never answered, and this falls on one" in one_more.missing["p90"]
     assert one_more.without_end == ("p90", "max")
 
 
@@ -183,11 +183,11 @@ def test_progress_is_told_while_nothing_waits():
 
 
 def test_progress_is_not_drawn_where_a_frame_is_near():
-    """4 ms before the next one there is no time for it; the end is told in any case."""
+    """4 ms before the next one there is no time for it; start and end are told in any case."""
     world = World([16.0] * 100)
     told = []
     play(world.serve, fps=50.0, seconds=2.0, clock=world.clock, aside=Aside(on_progress=told.append))
-    assert told == [1.0]
+    assert told == [0.0, 1.0]
 
 
 def test_what_is_done_aside_knows_its_time_and_is_in_no_latency():

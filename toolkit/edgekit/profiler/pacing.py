@@ -67,7 +67,7 @@ class Aside:
 
     Attributes:
         look: Called before each frame that is not yet due, with the nanoseconds until then.
-        on_progress: Told the share that is done, where there is time to draw it, and 1 at the end.
+        on_progress: Told the share that is done, where there is time to draw it, 0 before the first frame and 1 after the last.
     """
 
     look: Callable[[int], object] = _nothing
@@ -197,7 +197,7 @@ def figures(milliseconds: NDArray[np.float64], *, unserved: int = 0) -> Figures:
         name: f"{name} needs {minimum_samples(SHARES[name])} frames, there are {ordered.size}" for name, one in found.items() if not one
     }
     endless = tuple(name for name in (*SHARES, "max") if values[name] is None and name not in missing and ordered.size)
-    missing |= {name: f"{unserved} of {ordered.size} frames were never answered, and {name} falls on one of them" for name in endless}
+    missing |= {name: f"{unserved} of {ordered.size} frames were never answered, and this falls on one of them" for name in endless}
     return Figures(
         values={**values, "samples": int(ordered.size)},
         intervals={name: [one.low, one.high] if one and np.isfinite(one.high) else None for name, one in found.items()},
@@ -238,6 +238,7 @@ def play(
     starts: list[int] = []
     ends: list[int] = []
     limit = round(PATIENCE * max(seconds, 1 / fps) * 1e9)
+    aside.on_progress(0.0)
     begin = clock.now_ns()
     told = 0
     for index in range(count):

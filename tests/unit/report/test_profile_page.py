@@ -349,7 +349,7 @@ def test_what_has_no_end_is_no_dash():
     """A p90 that falls on frames which were never answered, and why; a p99 of too few frames stays a dash."""
     paced = {**PACED, "latency_ms": {**PERCENTILES, "p90": None}}
     document = changed(paced=paced, without_end=["paced.latency_ms.p90"])
-    document["unavailable"]["paced.latency_ms.p90"] = "2 of 100 frames were never answered, and p90 falls on one of them"
+    document["unavailable"]["paced.latency_ms.p90"] = "2 of 100 frames were never answered, and this falls on one of them"
     found = words(profile_page.render(document))
     assert "from due to answered 21.50 without end – – 250.00 100" in found
     assert "2 of 100 frames were never answered" in found

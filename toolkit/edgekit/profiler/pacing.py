@@ -197,7 +197,7 @@ def figures(milliseconds: NDArray[np.float64], *, unserved: int = 0) -> Figures:
         name: f"{name} needs {minimum_samples(SHARES[name])} frames, there are {ordered.size}" for name, one in found.items() if not one
     }
     endless = tuple(name for name in (*SHARES, "max") if values[name] is None and name not in missing and ordered.size)
-    missing |= {name: f"{unserved} of {ordered.size} frames were never answered, and this falls on one of them" for name in endless}
+    missing |= dict.fromkeys(endless, f"{unserved} of {ordered.size} frames were never answered, and this falls on one of them")
     return Figures(
         values={**values, "samples": int(ordered.size)},
         intervals={name: [one.low, one.high] if one and np.isfinite(one.high) else None for name, one in found.items()},

@@ -82,8 +82,12 @@ bench: .venv/.complete ## Measure against peers and print the README's table; ne
 	$(BIN)/python benchmarks/fidelity.py
 	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/precision.py
+	$(BIN)/python benchmarks/input_gate.py
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/cold_start.py .edgekit/bundles/breast-us-lite0.edgekit
+	$(BIN)/python benchmarks/profiler.py --bundle .edgekit/bundles/breast-us-lite0.edgekit
+	$(BIN)/python benchmarks/stream.py .edgekit/bundles/breast-us-lite0.edgekit
 	$(BIN)/python benchmarks/reproducible.py
 	$(BIN)/python benchmarks/readme_table.py
 

@@ -34,7 +34,7 @@ from edgekit.runtime.pool import Pool, cores
 
 ARCHITECTURES = ("densenet121", "tf_efficientnet_lite0")
 FILES = 60
-BLOCKS = 7
+BLOCKS = 5
 SECONDS = 6
 
 

@@ -264,3 +264,54 @@ def test_flipped_bytes_never_leak_another_error(tmp_path_factory, kind, data):
     except EdgekitError:
         return
     assert kind == "JPEG" or np.array_equal(frame, COLOUR)
+
+
+def _spread(content: bytes, between: bytes = b"") -> bytes:
+    """The same PNG with its rows in chunks of 100 bytes, and another chunk between two of them."""
+    parts, position, cut = [content[:8]], 8, 0
+    while position < len(content):
+        length, kind = struct.unpack_from(">I4s", content, position)
+        body = content[position + 8 : position + 8 + length]
+        if kind == b"IDAT":
+            for start in range(0, length, 100):
+                parts.append(_chunk(b"IDAT", body[start : start + 100]))
+                cut += 1
+                if between and cut == 2:
+                    parts.append(_chunk(between, b"x"))
+        else:
+            parts.append(_chunk(kind, body))
+        position += 12 + length
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16", "P", "1"])
+def test_rows_are_unpacked_once_or_twice_alike(frame_of, monkeypatch, kept, mode):
+    """A small picture is decoded from the rows that were unpacked to check them, a large one from the file: the pixels are the same, in one chunk or in many."""
+    if not kept:
+        monkeypatch.setattr(raster, "_KEPT_BYTES", 0)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(pixels).convert(mode)
+    content = _saved(image)
+    found = frame_of(content)
+    np.testing.assert_array_equal(frame_of(_spread(content)), found)
+    expected = pixels[..., 0] if mode == "I;16" else np.asarray(image.convert("L" if mode in ("L", "1") else "RGB"))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_small_pictures_are_unpacked_once(tmp_path, monkeypatch):
+    """What Pillow is given is stored, not compressed."""
+    given = []
+    real = Image.open
+    monkeypatch.setattr(raster.Image, "open", lambda file, **options: given.append(len(file.getvalue())) or real(file, **options))
+    path = tmp_path / "frame.png"
+    path.write_bytes(_saved(Image.fromarray(np.zeros((64, 64), np.uint8))))
+    np.testing.assert_array_equal(next(raster.read_png(path)), np.zeros((64, 64), np.uint8))
+    assert given[0] > 64 * 64 > path.stat().st_size
+
+
+def test_rows_with_another_chunk_between_are_left_to_pillow(frame_of):
+    """The standard wants them together: what Pillow refuses stays refused."""
+    content = _spread(_saved(Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30), dtype=np.uint8))), b"teXt")
+    with pytest.raises(DataError, match="damaged"):
+        frame_of(content)

@@ -37,6 +37,8 @@ MAX_FILE_MIB = 256
 """Largest PNG or JPEG file that is read; an uncompressed frame of `MAX_FRAME_PIXELS` in RGB is smaller."""
 
 _INFLATE_STEP_BYTES = 2**18
+_KEPT_BYTES = 2**25
+"""Rows that are kept while a file is checked; larger pictures are unpacked twice, a step at a time."""
 # First row, first column and steps of the seven passes of an interlaced PNG (ISO/IEC 15948 8.2).
 _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 
@@ -72,7 +74,7 @@ def _read(path: Path, kind: str, header: Callable[[bytes], Codestream | None]) -
     _check_size(path, size)
     try:
         if kind == "PNG":
-            _check_chunks(path, data, size)
+            data = _check_chunks(path, data, size)
         with Image.open(BytesIO(data), formats=(kind,)) as image:
             _check_kind(path, image, size)
             image.load()
@@ -100,33 +102,59 @@ def _check_size(path: Path, size: Codestream) -> None:
         raise DataError(f"{path}: the picture has {size.rows} × {size.columns} pixels, more than {MAX_FRAME_PIXELS}")
 
 
-def _check_chunks(path: Path, data: bytes, size: Codestream) -> None:
-    """Checks every chunk's CRC, and that the compressed rows are whole (ISO/IEC 15948 5.3 and 10), in memory for one chunk."""
-    inflater, unpacked, position, kind = zlib.decompressobj(), 0, 8, b""
-    expected = _rows_bytes(size, interlaced=data[28] == 1)
+def _check_chunks(path: Path, data: bytes, size: Codestream) -> bytes:
+    """Checks every chunk's CRC, and that the compressed rows are whole (ISO/IEC 15948 5.3 and 10).
+
+    Returns:
+        The file, where it is not too large with its rows as they were unpacked, so that nobody unpacks them again.
+    """
+    inflater, rows, position, kind = zlib.decompressobj(), _Rows(_rows_bytes(size, interlaced=data[28] == 1)), 8, b""
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, position)
         body = memoryview(data)[position + 8 : position + 8 + length]
         if zlib.crc32(body, zlib.crc32(kind)) != struct.unpack_from(">I", data, position + 8 + length)[0]:
             raise DataError(f"{path}: the PNG is damaged: a chunk does not match its check value", hint="copy or export the file again")
-        unpacked += _inflated_bytes(inflater, body, expected + 1 - unpacked) if kind == b"IDAT" else 0
+        if kind == b"IDAT":
+            rows.take(inflater, body, position, position + 12 + length)
         position += 12 + length
-    if not inflater.eof or unpacked != expected:
+    if not inflater.eof or rows.unpacked != rows.expected:
         raise DataError(
             f"{path}: the PNG is damaged or truncated: it has not as many rows as it says", hint="copy or export the file again"
         )
+    return rows.put_into(data)
 
 
-def _inflated_bytes(inflater: zlib._Decompress, body: memoryview, most: int) -> int:
-    """Counts what a chunk unpacks to, and stops a step after `most` bytes."""
-    count, waiting = 0, bytes(body)
-    while count < most and not inflater.eof:
-        step = len(inflater.decompress(waiting, _INFLATE_STEP_BYTES))
-        waiting = inflater.unconsumed_tail
-        count += step
-        if not waiting and step < _INFLATE_STEP_BYTES:
-            break
-    return count
+class _Rows:
+    """The rows of a PNG with their filter bytes, counted, and kept where they are not too many."""
+
+    def __init__(self, expected: int) -> None:
+        self.expected = expected
+        self.unpacked = 0
+        self._kept: list[bytes] | None = [] if expected <= _KEPT_BYTES else None
+        self._first = self._last = 0
+
+    def take(self, inflater: zlib._Decompress, body: memoryview, start: int, end: int) -> None:
+        """Unpacks a chunk that lies between two places of the file, and stops a step after the last row that is expected."""
+        if self._last not in (0, start):
+            self._kept = None  # Other chunks lie between: Pillow decides what that means.
+        self._first, self._last = self._first or start, end
+        waiting = bytes(body)
+        while self.unpacked <= self.expected and not inflater.eof:
+            step = inflater.decompress(waiting, _INFLATE_STEP_BYTES)
+            waiting = inflater.unconsumed_tail
+            self.unpacked += len(step)
+            if self._kept is not None:
+                self._kept.append(step)
+            if not waiting and len(step) < _INFLATE_STEP_BYTES:
+                break
+
+    def put_into(self, data: bytes) -> bytes:
+        """The file with one chunk of rows that are stored and not compressed; as it is where they were not kept."""
+        if self._kept is None:
+            return data
+        body = b"IDAT" + zlib.compress(b"".join(self._kept), 0)
+        stored = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+        return b"".join((memoryview(data)[: self._first], stored, memoryview(data)[self._last :]))
 
 
 def _rows_bytes(size: Codestream, *, interlaced: bool) -> int:

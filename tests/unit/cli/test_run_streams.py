@@ -118,7 +118,19 @@ def test_live_smoothing_and_aggregates_are_over_the_time_of_capture(bundle, tmp_
 def started(bundle, *arguments):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     command_line = [sys.executable, "-m", "edgekit", "run", bundle, *arguments]
-    return subprocess.Popen(command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+    def hears_of_hangups():
+        # A run of the tests that goes on after its terminal ignores them, and so would its processes.
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    return subprocess.Popen(
+        command_line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=hears_of_hangups,  # noqa: PLW1509 - the parent has no threads that hold locks here
+    )
 
 
 def test_a_line_is_in_the_pipe_when_it_is_printed(bundle, study):

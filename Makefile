@@ -87,7 +87,8 @@ bench: .venv/.complete ## Measure against peers and print the README's table; ne
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/cold_start.py .edgekit/bundles/breast-us-lite0.edgekit
 	$(BIN)/python benchmarks/profiler.py --bundle .edgekit/bundles/breast-us-lite0.edgekit
-	$(BIN)/python benchmarks/stream.py .edgekit/bundles/breast-us-lite0.edgekit
+	$(BIN)/python benchmarks/stream.py .edgekit/bundles/breast-us-lite0.edgekit --only alone
+	$(BIN)/python benchmarks/stream.py .edgekit/bundles/breast-us-lite0.edgekit --only faults
 	$(BIN)/python benchmarks/reproducible.py
 	$(BIN)/python benchmarks/readme_table.py
 

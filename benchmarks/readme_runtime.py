@@ -74,6 +74,28 @@ def cold_start(result: Result) -> str:
     )
 
 
+def stream_alone(result: Result) -> str:
+    """A live stream for minutes."""
+    alone = result["alone"]
+    counted, verdicts = alone["counted"], alone["verdicts"]
+    missed = [name.replace("_", " ") for name, met in verdicts.items() if not met]
+    return (
+        f"**A live stream** of {result['fps']:.0f} frames a second for {result['minutes']:g} minutes, a model that takes {result['infer_ms']:.0f} ms, watched in a process of its own: frame age p99 "
+        f"{alone['age_ms']['p99']:.1f} ms where {alone['age_limit_ms']:.1f} ms are allowed (two frame times and the inference); {counted['captured']} frames captured, {alone['processed']} answered, "
+        f"{counted['dropped']} dropped, counted at both ends; own memory grew by {alone['growth_mib']:.2f} MiB; {f'missed: {chr(44).join(missed)}' if missed else 'every goal met'}, {measured(result)}."
+    )
+
+
+def stream_faults(result: Result) -> str:
+    """An engine that is lost."""
+    said = [
+        f"{kind}, {max(item['back_after_s']):.2f} s at most of {len(item['back_after_s'])}"
+        for kind, item in result["faults"].items()
+        if item["back_after_s"]
+    ]
+    return f"**An engine that is lost** in such a stream, from the signal to the next good answer: {'; '.join(said)}, {measured(result)}."
+
+
 def input_gate(result: Result) -> str:
     """What the gate refuses."""
     rows = []

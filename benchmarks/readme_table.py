@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from readme_runtime import cold_start, input_gate, speed, throughput
+from readme_runtime import cold_start, input_gate, speed, stream_alone, stream_faults, throughput
 from readme_words import Result, interval, measured, ratio, signed, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +36,8 @@ NAMES = (
     "speed",
     "throughput",
     "cold_start",
+    "stream-alone",
+    "stream-faults",
     "input_gate",
     "precision",
     "reproducible",
@@ -52,10 +54,16 @@ def load_results(folder: Path = RESULTS) -> dict[str, Any]:
         try:
             found[name] = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            sys.exit(f"{path} is missing; run python benchmarks/{name}.py first")
+            sys.exit(f"{path} is missing; run python benchmarks/{script(name)} first")
         except (OSError, ValueError) as error:
             sys.exit(f"{path} cannot be read: {error}")
     return found
+
+
+def script(name: str) -> str:
+    """The script that writes a result, with its option where it writes several."""
+    stem, _, part = name.partition("-")
+    return f"{stem}.py --only {part}" if part else f"{stem}.py"
 
 
 def render(results: Mapping[str, Any]) -> str:
@@ -72,6 +80,8 @@ def render(results: Mapping[str, Any]) -> str:
         ("speed", speed),
         ("throughput", throughput),
         ("cold_start", cold_start),
+        ("stream-alone", stream_alone),
+        ("stream-faults", stream_faults),
         ("input_gate", input_gate),
         ("precision", precision),
         ("reproducible", reproducible),
@@ -81,7 +91,7 @@ def render(results: Mapping[str, Any]) -> str:
         try:
             texts.append(make(results[name]))
         except (KeyError, TypeError, AttributeError) as error:
-            sys.exit(f"benchmarks/results/{name}.json is not what benchmarks/{name}.py writes ({error!r}); run it again")
+            sys.exit(f"benchmarks/results/{name}.json is not what benchmarks/{script(name)} writes ({error!r}); run it again")
     return "\n\n".join(texts)
 
 

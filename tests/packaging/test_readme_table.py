@@ -235,6 +235,21 @@ RESULTS = {
             for name, ratio in (("without_cache", 1.23), ("with_cache", 0.91))
         },
     },
+    "stream-alone": {
+        **HOST,
+        "fps": 60.0,
+        "minutes": 10.0,
+        "infer_ms": 25.0,
+        "alone": {
+            "age_ms": {"p99": 44.81},
+            "age_limit_ms": 60.09,
+            "counted": {"captured": 36001, "dropped": 13956},
+            "processed": 22045,
+            "growth_mib": 0.031,
+            "verdicts": {"current": True, "own_answers": False},
+        },
+    },
+    "stream-faults": {**HOST, "faults": {"killed": {"back_after_s": [0.8, 0.85]}, "hung": {"back_after_s": [1.95, 1.6]}}},
     "input_gate": {
         **HOST,
         "teachers": {
@@ -297,12 +312,18 @@ def test_every_figure_is_in_the_table():
         *("| resnet | 2.0 ms |", "1.75× (1.62–1.88)", "0.25× (0.12–0.38)", "1.12× (1.00–1.25)"),
         "| resnet | 87 | 100 / 91 | 0.87 (0.85–0.90) | 3.1 / 0.6 / 18.3 / 19.0 |",
         *("210 ms against 171 ms: 1.23× (1.20–1.26)", "116 MiB against 109 MiB: 1.07×", "0.91× (0.88–0.94)", "median of 25"),
+        *(
+            "p99 44.8 ms where 60.1 ms are allowed",
+            "36001 frames captured, 22045 answered, 13956 dropped",
+            "by 0.03 MiB; missed: own answers",
+        ),
+        "killed, 0.85 s at most of 2; hung, 1.95 s at most of 2",
         "| lung | 64 | 0.021 (0.011–0.031) | mri 85% (0.97) |",
         *("bf16", "0.87", "3 of 100"),
         *("`lung` the same bytes", "`heart` DIFFERENT bytes"),
     ):
         assert expected in text, expected
-    assert text.count("A processor, 2 cores, 2026-01-01") == 14
+    assert text.count("A processor, 2 cores, 2026-01-01") == 16
 
 
 def test_a_figure_that_could_not_be_measured():

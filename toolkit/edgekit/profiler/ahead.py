@@ -23,7 +23,7 @@ from edgekit.runtime.engines.base import ModelRefusedError
 from edgekit.runtime.engines.cache_keys import Entry, EntryKey, Unusable
 from edgekit.runtime.engines.engine_cache import EngineCache
 from edgekit.runtime.engines.openvino import COMPILED_AHEAD, DEVICES, OpenVinoEngine, load_library
-from edgekit.runtime.engines.tensorrt_build import Built, Progress, is_tensorrt
+from edgekit.runtime.engines.tensorrt_build import Built, Progress, built_of, is_tensorrt
 
 
 def make_ready(bundle: Bundle, cache: EngineCache, progress: Progress, *, again: bool = False) -> Outcome:
@@ -108,15 +108,7 @@ def _kept(bundle: Bundle, spec: EngineSpec, cache: EngineCache, progress: Progre
             again = cache.load(key)
             found = _stored(bundle, spec, cache, key) if isinstance(again, Unusable) else again
     progress.end()
-    return Built(
-        engine=spec.name,
-        entry=key.name,
-        sha256=found.sha256,
-        size_bytes=len(found.payload),
-        cached=not reason,
-        build_seconds=float(found.facts.get("build_seconds", 0.0)),
-        reason=reason,
-    )
+    return built_of(key, found, reason)
 
 
 def _stored(bundle: Bundle, spec: EngineSpec, cache: EngineCache, key: EntryKey) -> Entry:

@@ -240,7 +240,7 @@ def find(spec: EngineSpec, members: Mapping[str, memoryview], cache: EngineCache
     onnx = read_model(spec, members)
     key = entry_key(spec, onnx, read_settings(spec), device)
     found = cache.load(key)
-    return found if isinstance(found, Unusable) else _built(key, found, "")
+    return found if isinstance(found, Unusable) else built_of(key, found, "")
 
 
 def build(spec: EngineSpec, members: Mapping[str, memoryview], cache: EngineCache, progress: Progress) -> Built:
@@ -293,10 +293,11 @@ def _told(job: _Job, found: Entry) -> Built:
     """What was found, told as a stage that took no time."""
     job.progress.begin(f"build {job.key.kind}", cached=True)
     job.progress.end()
-    return _built(job.key, found, "")
+    return built_of(job.key, found, "")
 
 
-def _built(key: EntryKey, found: Entry, reason: str) -> Built:
+def built_of(key: EntryKey, found: Entry, reason: str) -> Built:
+    """An entry of the cache, as it is told of; `reason` says why it was made now, and is empty where it was there."""
     return Built(
         engine=key.kind,
         entry=key.name,
@@ -327,7 +328,7 @@ def _build_locked(job: _Job) -> Built:
     stored = job.cache.store(key, plan, facts)
     _keep_timings(job, timings, timed)
     progress.end()
-    return _built(key, stored, found.reason)
+    return built_of(key, stored, found.reason)
 
 
 def _plan(job: _Job, kept: Entry | Unusable) -> tuple[bytes, bytes]:

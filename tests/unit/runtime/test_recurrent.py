@@ -6,6 +6,8 @@ import csv
 
 import numpy as np
 import pytest
+from command_line import assert_refused
+from command_line import edgekit as command
 from device_bundles import STATE_FAULTS, THREE, clip_of, frame, write_device_bundle
 from PIL import Image
 
@@ -163,3 +165,10 @@ def test_evaluation_runs_clips_in_the_manifests_order(tmp_path):
     for index, state in enumerate(seen):
         before = np.zeros(3) if index < 2 else states[index % 2][index // 2 - 1]
         np.testing.assert_allclose(state[0], before, atol=1e-4)
+
+
+def test_maps_of_a_recurrent_bundle_are_not_tested_by_changing_frames(tmp_path, capfd):
+    """`evaluate --explanations` says so at once, before it reads a frame."""
+    path = write_device_bundle(tmp_path / "x.edgekit", recurrent=True)
+    ran = command(capfd, "evaluate", path, "--data", tmp_path / "nothing.csv", "--explanations")
+    assert_refused(ran, "is recurrent: its maps are not tested")

@@ -40,6 +40,10 @@ def evaluate(
     except ValueError as error:
         raise DataError(str(error), hint="give each --…-column option a column of its own") from error
     classifier = load(bundle)
+    if explanations:
+        from edgekit.runtime.explanations import check_explainable
+
+        check_explainable(classifier)
     progress = TerminalProgress()
     progress.begin(f"{split} frames", cached=False)
     found = evaluate_split(classifier, data, split=split, columns=columns, on_frame=progress.step)

@@ -27,6 +27,23 @@ BLUR_SHARE = 0.1
 BASELINE = f"the frame blurred, standard deviation {BLUR_SHARE:.0%} of its longer side"
 
 
+def check_explainable(classifier: Classifier) -> None:
+    """Refuses a bundle whose maps cannot be tested by changing a frame, before any work.
+
+    Raises:
+        DataError: It has no map, or it is recurrent: what a changed frame does then depends on the frames before it.
+    """
+    manifest = classifier.manifest
+    if manifest.state is not None:
+        raise DataError(
+            f"{classifier.path} is recurrent: its maps are not tested by changing one frame of a clip", hint="leave out --explanations"
+        )
+    if manifest.cam is None:
+        raise DataError(
+            f"{classifier.path} has no map to test: {manifest.cam_reason or 'no reason was given'}", hint="leave out --explanations"
+        )
+
+
 def explain_split(  # noqa: PLR0913 - what `evaluate_split` takes, and how many frames
     classifier: Classifier, data: Path, *, split: str, columns: Columns, frames: int, on_frame: Callable[[int, int], None]
 ) -> Perturbation:
@@ -41,13 +58,10 @@ def explain_split(  # noqa: PLR0913 - what `evaluate_split` takes, and how many 
         on_frame: Called with the frames done and their number.
 
     Raises:
-        DataError: The manifest is wrong, or a frame cannot be read; the bundle has no map.
+        DataError: The manifest is wrong, or a frame cannot be read; or as `check_explainable`.
     """
+    check_explainable(classifier)
     manifest = classifier.manifest
-    if manifest.cam is None:
-        raise DataError(
-            f"{classifier.path} has no map to test: {manifest.cam_reason or 'no reason was given'}", hint="leave out --explanations"
-        )
     samples = load_manifest(data, columns, manifest.output, splits=(split,)).split(split)
     drawn = sorted(np.random.default_rng(0).permutation(len(samples))[:frames].tolist())
     found, groups = [], []

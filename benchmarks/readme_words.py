@@ -7,11 +7,15 @@ from typing import Any
 
 Result = Mapping[str, Any]
 
+_INT8 = {"amx_int8": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI"}
+"""Instructions for sums of INT8 products to their names, the fastest first: they decide how fast INT8 is, and what else takes time beside it."""
+
 
 def measured(result: Result) -> str:
     """Where and when."""
     host = result["host"]
-    return f"{host['cpu_model']}, {host['cores_usable']} cores, {result['date']}"
+    int8 = next((name for flag, name in _INT8.items() if flag in host["instruction_sets"]), "no VNNI")
+    return f"{host['cpu_model']} ({int8}), {host['cores_usable']} cores, {result['date']}"
 
 
 def interval(figure: Mapping[str, float | None]) -> str:

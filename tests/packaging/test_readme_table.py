@@ -15,7 +15,7 @@ sys.path.insert(0, str(repository.ROOT / "benchmarks"))
 TABLE = runpy.run_path(str(repository.ROOT / "benchmarks" / "readme_table.py"))
 sys.path.pop(0)
 README = (repository.ROOT / "README.md").read_text("utf-8")
-HOST = {"host": {"cpu_model": "A processor", "cores_usable": 2}, "date": "2026-01-01"}
+HOST = {"host": {"cpu_model": "A processor", "cores_usable": 2, "instruction_sets": ["avx2", "avx512_vnni"]}, "date": "2026-01-01"}
 
 
 def _ratio(value: float, *, steady: bool = True) -> dict:
@@ -323,7 +323,7 @@ def test_every_figure_is_in_the_table():
         *("`lung` the same bytes", "`heart` DIFFERENT bytes"),
     ):
         assert expected in text, expected
-    assert text.count("A processor, 2 cores, 2026-01-01") == 16
+    assert text.count("A processor (AVX-512 VNNI), 2 cores, 2026-01-01") == 16
 
 
 def test_a_figure_that_could_not_be_measured():
@@ -365,6 +365,22 @@ def test_a_result_of_another_shape_is_named(name, damage):
     damage(results[name])
     with pytest.raises(SystemExit, match=rf"benchmarks/results/{name}\.json is not what"):
         TABLE["render"](results)
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        (["avx2"], "no VNNI"),
+        (["avx2", "avx_vnni"], "AVX-VNNI"),
+        (["avx2", "avx_vnni", "avx512_vnni"], "AVX-512 VNNI"),
+        (["avx512_vnni", "amx_int8"], "AMX"),
+    ],
+)
+def test_a_figure_says_what_the_processor_does_int8_with(sets, said):
+    """The fastest of its instructions for INT8, or that it has none: two processors of one name may differ in it."""
+    results = copy.deepcopy(RESULTS)
+    results["speed"]["host"]["instruction_sets"] = sets
+    assert f"A processor ({said}), 2 cores" in TABLE["render"](results)
 
 
 def test_only_the_part_between_the_markers_changes():

@@ -22,7 +22,7 @@ from edgekit.runtime.engines import cuda as cuda_layer
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    quick = Budget(seconds=0.0, min_samples=75, max_seconds=20.0)
+    quick = Budget(seconds=0.0, min_samples=120, max_seconds=20.0)  # half may be told as warm-up, and a median wants fifty
     monkeypatch.setattr(engine_choice, "BUDGET", quick)
     monkeypatch.setattr(verification, "BUDGET", quick)
 

@@ -304,7 +304,7 @@ def test_clips_that_nobody_has_any_more_are_forgotten(supervise):
     supervised = supervise()
     for _ in range(20):
         supervised.clip().predict(asking(runtime.FINE))
-        gc.collect()
+    gc.collect()
     assert supervised.predict(asking(runtime.FINE)).engine_notes == ("0 clips",)
 
 

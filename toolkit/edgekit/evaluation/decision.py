@@ -75,6 +75,19 @@ def answers(probability: FloatArray, output: OutputSpec, thresholds: Mapping[str
     return chosen
 
 
+def answered(probability: FloatArray, output: OutputSpec, thresholds: Mapping[str, float]) -> tuple[str, ...]:
+    """The labels one frame is answered with: those that `answers` has for it, without its arrays.
+
+    Args:
+        probability: float (labels,).
+        output: The meaning of the outputs.
+        thresholds: As in `answers`.
+    """
+    if output.task != "multilabel":
+        return (output.labels[int(probability.argmax())],)
+    return tuple(label for label, value in zip(output.labels, probability.tolist(), strict=True) if value >= thresholds.get(label, 0.5))
+
+
 def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
     # Split by sign so that neither branch overflows.
     small = np.exp(-np.abs(x))

@@ -24,8 +24,9 @@ from edgekit.schema.input_gate import LEVELS, QualityLimits
 BRIGHTNESS_BINS = 32
 """Bins of the distribution of brightness that the gate's score reads."""
 
-_MOMENTS = np.stack([np.arange(LEVELS + 1.0), np.arange(LEVELS + 1.0) ** 2])
-"""Levels and their squares: what a histogram's first two moments are sums of."""
+_LEVELS = np.arange(LEVELS + 1.0)
+_READ = np.vstack([_LEVELS, _LEVELS**2, np.arange(BRIGHTNESS_BINS)[:, None] >= _LEVELS // ((LEVELS + 1) // BRIGHTNESS_BINS)])
+"""float64 (2 + `BRIGHTNESS_BINS`, levels): times a histogram, the sums of the levels and of their squares, and the counts up to the end of each bin."""
 
 _CHROMA_PIXELS = 64
 """Rows and columns of the grid of pixels that colours are read at."""
@@ -50,14 +51,15 @@ class TensorFigures:
 
 def tensor_figures(tensor: NDArray[np.uint8]) -> TensorFigures:
     """Reads a tensor, uint8 (1, height, width, channels) from `preprocess`; the channels of a colour tensor are counted together."""
-    flat = Image.fromarray(np.ascontiguousarray(tensor).reshape(tensor.shape[1], -1))
-    shares = np.array(flat.histogram(), dtype=np.float64) / tensor.size
-    mean, squares = (float(value) for value in _MOMENTS @ shares)
+    size = (tensor.size // tensor.shape[1], tensor.shape[1])
+    counts = Image.frombuffer("L", size, np.ascontiguousarray(tensor), "raw", "L", 0, 1).histogram()
+    found = _READ @ np.array(counts, dtype=np.float64) / tensor.size
+    mean, squares = found[:2].tolist()
     return TensorFigures(
         deviation_levels=math.sqrt(max(squares - mean * mean, 0.0)),
-        black_share=float(shares[0]),
-        white_share=float(shares[LEVELS]),
-        brightness=shares.reshape(BRIGHTNESS_BINS, -1).sum(axis=1).cumsum(),
+        black_share=counts[0] / tensor.size,
+        white_share=counts[LEVELS] / tensor.size,
+        brightness=found[2:],
     )
 
 

@@ -80,8 +80,8 @@ def _along_rows(frame: NDArray[np.uint8], to: Resize) -> NDArray[np.uint8]:
     first, last = _rows_read(before, to)
     quarter = -(-(last - first) // _CHANNELS)
     starts = [first + min(index * quarter, last - first - quarter) for index in range(_CHANNELS)]
-    merged = Image.merge("RGBX", [Image.fromarray(frame[start : start + quarter]) for start in starts])
-    resized = np.asarray(merged.resize((columns, quarter), to.resample))[:, to.left : to.left + to.columns]
+    merged = Image.merge("RGBX", [_picture(frame[start : start + quarter], "L") for start in starts])
+    resized = _pixels(merged.resize((columns, quarter), to.resample))[:, to.left : to.left + to.columns]
     narrow = np.zeros((before, to.columns), np.uint8)
     for channel, start in enumerate(starts):
         narrow[start : start + quarter] = resized[:, :, channel]
@@ -106,6 +106,17 @@ def _along_columns(frame: NDArray[np.uint8], to: Resize) -> NDArray[np.uint8]:
     else:
         filled = np.zeros((before, quarter * _CHANNELS), np.uint8)
         filled[:, :columns] = frame
-    picture = Image.frombuffer("RGBX", (quarter, before), filled, "raw", "RGBX", 0, 1)
-    resized = np.asarray(picture.resize((quarter, to.size[0]), to.resample))
+    picture = _picture(filled.reshape(before, quarter, _CHANNELS), "RGBX")
+    resized = _pixels(picture.resize((quarter, to.size[0]), to.resample))
     return resized.reshape(to.size[0], quarter * _CHANNELS)[:, :columns]
+
+
+# Pillow's fromarray and numpy's asarray do the same, and take twice as long to find out what they are given.
+def _picture(pixels: NDArray[np.uint8], mode: str) -> Image.Image:
+    """A picture that reads an array, uint8 (rows, columns) or (rows, columns, 4)."""
+    return Image.frombuffer(mode, (pixels.shape[1], pixels.shape[0]), np.ascontiguousarray(pixels), "raw", mode, 0, 1)
+
+
+def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of a picture of four channels, uint8 (rows, columns, 4); read-only."""
+    return np.frombuffer(picture.tobytes(), np.uint8).reshape(picture.height, picture.width, _CHANNELS)

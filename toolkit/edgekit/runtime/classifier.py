@@ -247,8 +247,7 @@ class Classifier:
         output = manifest.output
         logits = decision.logits_by_label(raw.logits, output)
         probability = decision.probabilities(logits, output, outputs=len(raw.logits), temperature=inferred_by.temperature)
-        chosen = decision.answers(probability[None], output, manifest.decision.thresholds)[0]
-        named = tuple(label for label, is_chosen in zip(output.labels, chosen, strict=True) if is_chosen)
+        named = decision.answered(probability, output, manifest.decision.thresholds)
         maps, reason = (None, _NOT_ASKED_FOR) if held is None else _maps(raw, manifest.cam, manifest.cam_reason, len(output.labels))
         return Prediction(
             label=named if output.task == "multilabel" else named[0],
@@ -383,7 +382,9 @@ def completeness_residual(raw: RawOutput, spec: CamSpec) -> NDArray[np.float32]:
     added = np.asarray(spec.bias, dtype=np.float32) if spec.bias else raw.offset
     if raw.cam is None or added is None:
         return np.full_like(raw.logits, np.nan)
-    residual: NDArray[np.float32] = np.abs(raw.cam.mean(axis=(1, 2)) + added - raw.logits)
+    # As raw.cam.mean(axis=(1, 2)), which takes three times as long for maps so small.
+    mean = np.add.reduce(raw.cam, axis=(1, 2)) / np.float32(raw.cam[0].size)
+    residual: NDArray[np.float32] = np.abs(mean + added - raw.logits)
     return residual
 
 

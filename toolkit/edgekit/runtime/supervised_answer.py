@@ -102,9 +102,8 @@ def _check_answer(answer: Answer, manifest: Manifest) -> None:
         raise ValueError("a probability is not between 0 and 1")
     if not all(math.isfinite(value) for value in answer.logits.values()):
         raise ValueError("a logit is no number")
-    row = np.array([list(answer.probabilities.values())])
-    chosen = decision.answers(row, manifest.output, manifest.decision.thresholds)[0]
-    if answer.labels != tuple(label for label, is_chosen in zip(known, chosen, strict=True) if is_chosen):
+    probability = np.array(list(answer.probabilities.values()))
+    if answer.labels != decision.answered(probability, manifest.output, manifest.decision.thresholds):
         raise ValueError("its label is not that of its probabilities")
 
 

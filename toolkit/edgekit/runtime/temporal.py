@@ -167,12 +167,10 @@ class Combiner:
         values = self._aggregator.values()
         if values is None:
             return None
-        labels = self._output.labels
-        chosen = decision.answers(values[None], self._output, self._thresholds)[0]
-        named = tuple(label for label, is_chosen in zip(labels, chosen, strict=True) if is_chosen)
+        named = decision.answered(values, self._output, self._thresholds)
         return Combined(
             label=named if self._output.task == "multilabel" else named[0],
-            probabilities=dict(zip(labels, values.tolist(), strict=True)),
+            probabilities=dict(zip(self._output.labels, values.tolist(), strict=True)),
             frames=self._frames,
         )
 

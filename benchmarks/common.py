@@ -1,6 +1,6 @@
 """What every benchmark shares: where the real data is, how results are kept, and the teachers.
 
-Results are JSON under `benchmarks/results/`, each with the host it was measured on; `readme_table.py` turns them into the README's table.
+Results are JSON under `benchmarks/results/`, each with the host it was measured on; `readme_table.py` makes the tables of `docs/measurements.md` and of the README from them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What prune, distill, quantize and accept come to on the real teachers: the compressions of the README, each against quantization alone.
+"""What prune, distill, quantize and accept come to on the real teachers: the compressions of `docs/measurements.md`, each against quantization alone.
 
     EDGEKIT_REAL_DATA=… python benchmarks/compression.py [CASE …]
     EDGEKIT_REAL_DATA=… python benchmarks/compression.py --speeds [CASE …]     times the bundles of an earlier run again, on a quiet machine

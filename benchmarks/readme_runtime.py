@@ -1,4 +1,4 @@
-"""The parts of the README's table about the device: speed, throughput, starts, streams, the profiler, the input gate. Used by `readme_table.py`."""
+"""The tables about the device: speed, throughput, starts, streams, the profiler, the input gate. Used by `readme_table.py`."""
 
 from __future__ import annotations
 
@@ -83,6 +83,38 @@ def stream_alone(result: Result) -> str:
         f"**A live stream** of {result['fps']:.0f} frames a second for {result['minutes']:g} minutes, a model that takes {result['infer_ms']:.0f} ms, watched in a process of its own: frame age p99 "
         f"{alone['age_ms']['p99']:.1f} ms where {alone['age_limit_ms']:.1f} ms are allowed (two frame times and the inference); {counted['captured']} frames captured, {alone['processed']} answered, "
         f"{counted['dropped']} dropped, counted at both ends; own memory grew by {alone['growth_mib']:.2f} MiB; {f'missed: {chr(44).join(missed)}' if missed else 'every goal met'}, {measured(result)}."
+    )
+
+
+def stream_loaded(result: Result) -> str:
+    """The same beside other work."""
+    loaded, alone = result["loaded"], result["alone"]
+    counted, steps = loaded["counted"], loaded["share_of_results_on_step"]
+    missed = [name.replace("_", " ") for name, met in loaded["verdicts"].items() if met is False]
+    share = ", ".join(f"{step} {part:.0%}" for step, part in steps.items())
+    return (
+        f"**The same stream beside other work**, twice as many busy processes as cores, for {result['minutes']:g} minutes: inference takes {loaded['inference_ms']['p50'] / alone['inference_ms']['p50']:.2f}× as long in the "
+        f"median and {loaded['inference_ms']['p99'] / alone['inference_ms']['p99']:.2f}× at p99; frame age p99 {loaded['age_ms']['p99']:.1f} ms where the deadline is {loaded['age_limit_ms']:.0f} ms; "
+        f"{counted['captured']} frames captured, {loaded['processed']} answered, {loaded['late']} withheld as late, {counted['dropped']} dropped, counted at both ends; results by step: {share}; the longest time without an answer "
+        f"{loaded['longest_without_an_answer_s']:.2f} s; own memory grew by {loaded['growth_mib']:.2f} MiB; {f'missed: {chr(44).join(missed)}' if missed else 'every goal met'}, {measured(result)}."
+    )
+
+
+def profiler(result: Result) -> str:
+    """Whether the profiler tells the truth."""
+    same, planted, ratios = result["same"], result["planted"], result["agreement"]["ratios"]
+    alarms, hits = same["slower_or_faster"], planted["slower"]
+    against = {
+        "infer_stage_over_benchmark_app": "the stage `infer` and `benchmark_app`",
+        "engine_over_benchmark_app": "the engine alone and `benchmark_app`",
+        "predict_over_by_hand": "`predict` and a loop written by hand",
+    }
+    agreed = "; ".join(
+        f"{words}, {value:.3f} ({low:.3f}–{high:.3f})" for name, words in against.items() for value, low, high in (ratios[name],)
+    )
+    return (
+        f"**The profiler against itself**: of {same['trials']} comparisons of a bundle with itself {alarms[0]:.1%} ({alarms[1]:.1%}–{alarms[2]:.1%}) were a false alarm; a planted slowdown of "
+        f"{result['planted_factor'] - 1:.0%} was found in {hits[0]:.1%} ({hits[1]:.1%}–{hits[2]:.1%}) of {planted['trials']}. Ratios of medians: {agreed}, {measured(result)}."
     )
 
 

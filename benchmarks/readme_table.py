@@ -1,11 +1,11 @@
-"""Writes the README's measured table from the results of the other benchmarks.
+"""Writes the tables of docs/measurements.md, and the README's short one, from the results of the other benchmarks.
 
-    python benchmarks/readme_table.py            writes the part of README.md between the two markers
+    python benchmarks/readme_table.py            writes what is between the two markers of each page
     python benchmarks/readme_table.py --check    only says whether it is what the results say; exit code 1 where it is not
 
 Rules this file keeps:
 
-1. Every figure in the table comes from a file in `benchmarks/results/`; nothing is typed in.
+1. Every figure in a table comes from a file in `benchmarks/results/`; nothing is typed in.
 2. A result that is missing or of another shape ends the script with its name. A table of some of the results is not written.
 3. A measurement that did not settle is marked, not left out.
 """
@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from readme_runtime import cold_start, input_gate, speed, stream_alone, stream_faults, throughput
+from readme_digest import ROWS, digest, rows
+from readme_runtime import cold_start, input_gate, profiler, speed, stream_alone, stream_faults, stream_loaded, throughput
 from readme_words import Result, interval, measured, ratio, signed, table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+MEASUREMENTS = ROOT / "docs" / "measurements.md"
 RESULTS = ROOT / "benchmarks" / "results"
 NAMES = (
     "accuracy",
@@ -37,12 +40,15 @@ NAMES = (
     "throughput",
     "cold_start",
     "stream-alone",
+    "stream-loaded",
     "stream-faults",
+    "profiler",
     "input_gate",
     "precision",
     "reproducible",
 )
 
+T = TypeVar("T")
 BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
 
 
@@ -81,18 +87,26 @@ def render(results: Mapping[str, Any]) -> str:
         ("throughput", throughput),
         ("cold_start", cold_start),
         ("stream-alone", stream_alone),
+        ("stream-loaded", stream_loaded),
         ("stream-faults", stream_faults),
+        ("profiler", profiler),
         ("input_gate", input_gate),
         ("precision", precision),
         ("reproducible", reproducible),
     )
-    texts = []
-    for name, make in parts:
-        try:
-            texts.append(make(results[name]))
-        except (KeyError, TypeError, AttributeError) as error:
-            sys.exit(f"benchmarks/results/{name}.json is not what benchmarks/{script(name)} writes ({error!r}); run it again")
-    return "\n\n".join(texts)
+    return "\n\n".join(_read(results, name, make) for name, make in parts)
+
+
+def render_digest(results: Mapping[str, Any]) -> str:
+    """The README's part; exits as `render`."""
+    return digest([row for name in ROWS for row in _read(results, name, partial(rows, name))])
+
+
+def _read(results: Mapping[str, Any], name: str, make: Callable[[Result], T]) -> T:
+    try:
+        return make(results[name])
+    except (KeyError, TypeError, AttributeError) as error:
+        sys.exit(f"benchmarks/results/{name}.json is not what benchmarks/{script(name)} writes ({error!r}); run it again")
 
 
 def accuracy(result: Result) -> str:
@@ -365,23 +379,29 @@ def reproducible(result: Result) -> str:
 def insert(page: str, text: str) -> str:
     """The page with the text between the markers; exits where they are not there once each, in order."""
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
-        sys.exit(f"README.md needs the markers {BEGIN} and {END}, once each and in this order")
+        sys.exit(f"the page needs the markers {BEGIN} and {END}, once each and in this order")
     before, rest = page.split(BEGIN)
     return f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}"
 
 
+def pages() -> dict[Path, str]:
+    """Page to what it is with the tables of the results that are kept."""
+    results = load_results()
+    made = {MEASUREMENTS: render(results), README: render_digest(results)}
+    return {path: insert(path.read_text(encoding="utf-8"), text) for path, text in made.items()}
+
+
 def main() -> None:
-    page = README.read_text(encoding="utf-8")
-    new = insert(page, render(load_results()))
-    if sys.argv[1:] == ["--check"]:
-        if new != page:
-            sys.exit("the table in README.md is not what benchmarks/results/ says; run python benchmarks/readme_table.py")
-        print("the table in README.md is what benchmarks/results/ says")
-    elif sys.argv[1:]:
+    if sys.argv[1:] not in ([], ["--check"]):
         sys.exit("usage: python benchmarks/readme_table.py [--check]")
-    else:
-        README.write_text(new, encoding="utf-8")
-        print(f"wrote the table in {README}")
+    for path, new in pages().items():
+        if new == path.read_text(encoding="utf-8"):
+            print(f"the table in {path.name} is what benchmarks/results/ says")
+        elif sys.argv[1:]:
+            sys.exit(f"the table in {path.name} is not what benchmarks/results/ says; run python benchmarks/readme_table.py")
+        else:
+            path.write_text(new, encoding="utf-8")
+            print(f"wrote the table in {path}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How figures are written in the README's table; used by `readme_table.py` and its parts."""
+"""How figures are written in the tables; used by `readme_table.py` and its parts."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Makes the builders in `tests/support/` importable by their module names, which importlib mode does not do by itself."""
 
+import functools
 import gc
 import os
 import sys
@@ -37,3 +38,11 @@ def _what_is_old_is_not_garbage():
     """Sets aside what was there before a file of tests: looking through all of PyTorch for garbage takes a second, and every timing begins with a collection."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _operators_are_read_once():
+    """`torch.onnx.export` reads the source of all its operators anew each time, for a second; here only the first export does."""
+    registration = sys.modules.get("torch.onnx._internal.exporter._registration")
+    if registration is not None and not hasattr(registration.ONNXRegistry.from_torchlib, "cache_info"):
+        registration.ONNXRegistry.from_torchlib = staticmethod(functools.cache(registration.ONNXRegistry.from_torchlib))

@@ -154,12 +154,11 @@ class Stop(Silent):
 @pytest.mark.parametrize(
     ("stage", "steps"),
     [
-        ("ratio", 2),
         ("train distill", 5),
         ("qat", 2),
         *(
             pytest.param(*stop, marks=pytest.mark.slow)
-            for stop in (("prune step 1", 0), ("train recovery", 1), ("load student", 0), ("rounded", 0))
+            for stop in (("ratio", 2), ("prune step 1", 0), ("train recovery", 1), ("load student", 0), ("rounded", 0))
         ),
     ],
 )

@@ -249,6 +249,36 @@ RESULTS = {
             "verdicts": {"current": True, "own_answers": False},
         },
     },
+    "stream-loaded": {
+        **HOST,
+        "minutes": 9.0,
+        "alone": {"inference_ms": {"p50": 20.0, "p99": 25.0}},
+        "loaded": {
+            "inference_ms": {"p50": 30.0, "p99": 61.0},
+            "age_ms": {"p99": 88.8},
+            "age_limit_ms": 101.0,
+            "counted": {"captured": 777, "dropped": 333},
+            "processed": 440,
+            "late": 4,
+            "share_of_results_on_step": {"full": 0.62, "no map": 0.38},
+            "longest_without_an_answer_s": 1.23,
+            "growth_mib": 0.21,
+            "verdicts": {"current": True, "contending": False, "bounded": None},
+        },
+    },
+    "profiler": {
+        **HOST,
+        "planted_factor": 1.1,
+        "same": {"trials": 75, "slower_or_faster": [0.013, 0.001, 0.072]},
+        "planted": {"trials": 74, "slower": [0.987, 0.928, 0.999]},
+        "agreement": {
+            "ratios": {
+                "infer_stage_over_benchmark_app": [1.011, 1.001, 1.021],
+                "engine_over_benchmark_app": [0.981, 0.971, 0.991],
+                "predict_over_by_hand": [1.002, 0.992, 1.012],
+            }
+        },
+    },
     "stream-faults": {**HOST, "faults": {"killed": {"back_after_s": [0.8, 0.85]}, "hung": {"back_after_s": [1.95, 1.6]}}},
     "input_gate": {
         **HOST,
@@ -317,13 +347,22 @@ def test_every_figure_is_in_the_table():
             "36001 frames captured, 22045 answered, 13956 dropped",
             "by 0.03 MiB; missed: own answers",
         ),
+        *("1.50× as long in the median and 2.44× at p99", "p99 88.8 ms where the deadline is 101 ms", "9 minutes"),
+        *(
+            "777 frames captured, 440 answered, 4 withheld as late, 333 dropped",
+            "full 62%, no map 38%",
+            "1.23 s",
+            "by 0.21 MiB; missed: contending, ",
+        ),
         "killed, 0.85 s at most of 2; hung, 1.95 s at most of 2",
+        *("of 75 comparisons of a bundle with itself 1.3% (0.1%–7.2%)", "slowdown of 10% was found in 98.7% (92.8%–99.9%) of 74"),
+        *("`infer` and `benchmark_app`, 1.011 (1.001–1.021)", "by hand, 1.002 (0.992–1.012)"),
         "| lung | 64 | 0.021 (0.011–0.031) | mri 85% (0.97) |",
         *("bf16", "0.87", "3 of 100"),
         *("`lung` the same bytes", "`heart` DIFFERENT bytes"),
     ):
         assert expected in text, expected
-    assert text.count("A processor (AVX-512 VNNI), 2 cores, 2026-01-01") == 16
+    assert text.count("A processor (AVX-512 VNNI), 2 cores, 2026-01-01") == 18
 
 
 def test_a_figure_that_could_not_be_measured():
@@ -343,7 +382,8 @@ def test_a_missing_result_is_named(tmp_path, missing):
     for name, document in RESULTS.items():
         if name != missing:
             (tmp_path / f"{name}.json").write_text(json.dumps(document))
-    script = {"stream-alone": r"stream\.py --only alone", "stream-faults": r"stream\.py --only faults"}.get(missing, rf"{missing}\.py")
+    stem, _, part = missing.partition("-")
+    script = rf"{stem}\.py --only {part}" if part else rf"{stem}\.py"
     with pytest.raises(SystemExit, match=rf"{missing}\.json is missing; run python benchmarks/{script} first"):
         TABLE["load_results"](tmp_path)
 
@@ -398,10 +438,28 @@ def test_a_page_without_its_markers(page):
         TABLE["insert"](page.format(TABLE["BEGIN"], TABLE["END"]), "")
 
 
-def test_the_readme_is_what_was_measured():
-    """The README's table is the one of the results that are kept, or says that nothing was measured."""
-    kept = [name for name in TABLE["NAMES"] if (TABLE["RESULTS"] / f"{name}.json").exists()]
-    if len(kept) == len(TABLE["NAMES"]):
-        assert TABLE["insert"](README, TABLE["render"](TABLE["load_results"]())) == README
-    else:
-        assert README.split(TABLE["BEGIN"])[1].split(TABLE["END"])[0].strip() == "not measured yet"
+def test_the_pages_are_what_was_measured():
+    """The tables are those of the results that are kept."""
+    for path, page in TABLE["pages"]().items():
+        assert path.read_text("utf-8") == page, f"run python benchmarks/readme_table.py: {path.name}"
+
+
+def test_the_short_table_has_a_figure_of_each_benchmark():
+    """Each row has its figure and where it was measured; what was refused or missed is said to be."""
+    text = TABLE["render_digest"](RESULTS)
+    for expected in (
+        *("| resnet 6.50× |", "| resnet 1.75× |", "resnet 0.87×", "9 of 200 (refused)", "0.972 / 0.914", "0.91× as long and 1.07× the memory"),
+        *("45 ms of 60 ms allowed; missed: own answers", "89 ms of 101 ms allowed; missed: contending", "killed 0.85 s, hung 1.95 s"),
+        "1% of 75 false alarms, 99% of 74 found",
+    ):
+        assert expected in text, expected
+    assert text.count("A processor (AVX-512 VNNI), 2 cores, 2026-01-01") == sum(len(rows) for rows in TABLE["ROWS"].values())
+
+
+@pytest.mark.parametrize("name", TABLE["ROWS"])
+def test_the_short_table_too_names_a_result_of_another_shape(name):
+    """As the tables of the other page."""
+    results = copy.deepcopy(RESULTS)
+    results[name].clear()
+    with pytest.raises(SystemExit, match=rf"benchmarks/results/{name}\.json is not what"):
+        TABLE["render_digest"](results)

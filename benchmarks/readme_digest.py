@@ -63,7 +63,7 @@ def throughput(result: Result) -> str:
 def honesty(result: Result) -> str:
     """Whether the profiler tells the truth."""
     same, planted = result["same"], result["planted"]
-    return f"{same['slower_or_faster'][0]:.0%} of {same['trials']} false alarms, {planted['slower'][0]:.0%} of {planted['trials']} found"
+    return f"{same['slower_or_faster'][0]:.0%} of {same['trials']} false alarms, {planted['slower'][0]:.0%} of {planted['trials']} found, {planted['words']['not judged']} not judged"
 
 
 ROWS: Mapping[str, tuple[Row, ...]] = {

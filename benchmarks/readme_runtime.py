@@ -114,7 +114,7 @@ def profiler(result: Result) -> str:
     )
     return (
         f"**The profiler against itself**: of {same['trials']} comparisons of a bundle with itself {alarms[0]:.1%} ({alarms[1]:.1%}–{alarms[2]:.1%}) were a false alarm; a planted slowdown of "
-        f"{result['planted_factor'] - 1:.0%} was found in {hits[0]:.1%} ({hits[1]:.1%}–{hits[2]:.1%}) of {planted['trials']}. Ratios of medians: {agreed}, {measured(result)}."
+        f"{result['planted_factor'] - 1:.0%} was found in {hits[0]:.1%} ({hits[1]:.1%}–{hits[2]:.1%}) of {planted['trials']}, and not judged in {planted['words']['not judged']} of the others. Ratios of medians: {agreed}, {measured(result)}."
     )
 
 

@@ -270,7 +270,7 @@ RESULTS = {
         **HOST,
         "planted_factor": 1.1,
         "same": {"trials": 75, "slower_or_faster": [0.013, 0.001, 0.072]},
-        "planted": {"trials": 74, "slower": [0.987, 0.928, 0.999]},
+        "planted": {"trials": 74, "slower": [0.987, 0.928, 0.999], "words": {"slower": 73, "not judged": 1}},
         "agreement": {
             "ratios": {
                 "infer_stage_over_benchmark_app": [1.011, 1.001, 1.021],
@@ -355,7 +355,10 @@ def test_every_figure_is_in_the_table():
             "by 0.21 MiB; missed: contending, ",
         ),
         "killed, 0.85 s at most of 2; hung, 1.95 s at most of 2",
-        *("of 75 comparisons of a bundle with itself 1.3% (0.1%–7.2%)", "slowdown of 10% was found in 98.7% (92.8%–99.9%) of 74"),
+        *(
+            "of 75 comparisons of a bundle with itself 1.3% (0.1%–7.2%)",
+            "slowdown of 10% was found in 98.7% (92.8%–99.9%) of 74, and not judged in 1 of",
+        ),
         *("`infer` and `benchmark_app`, 1.011 (1.001–1.021)", "by hand, 1.002 (0.992–1.012)"),
         "| lung | 64 | 0.021 (0.011–0.031) | mri 85% (0.97) |",
         *("bf16", "0.87", "3 of 100"),
@@ -448,9 +451,16 @@ def test_the_short_table_has_a_figure_of_each_benchmark():
     """Each row has its figure and where it was measured; what was refused or missed is said to be."""
     text = TABLE["render_digest"](RESULTS)
     for expected in (
-        *("| resnet 6.50× |", "| resnet 1.75× |", "resnet 0.87×", "9 of 200 (refused)", "0.972 / 0.914", "0.91× as long and 1.07× the memory"),
+        *(
+            "| resnet 6.50× |",
+            "| resnet 1.75× |",
+            "resnet 0.87×",
+            "9 of 200 (refused)",
+            "0.972 / 0.914",
+            "0.91× as long and 1.07× the memory",
+        ),
         *("45 ms of 60 ms allowed; missed: own answers", "89 ms of 101 ms allowed; missed: contending", "killed 0.85 s, hung 1.95 s"),
-        "1% of 75 false alarms, 99% of 74 found",
+        "1% of 75 false alarms, 99% of 74 found, 1 not judged",
     ):
         assert expected in text, expected
     assert text.count("A processor (AVX-512 VNNI), 2 cores, 2026-01-01") == sum(len(rows) for rows in TABLE["ROWS"].values())

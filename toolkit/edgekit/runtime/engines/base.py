@@ -12,9 +12,12 @@ Rules every engine keeps:
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +26,7 @@ from edgekit.bundle.manifest import INPUT_NAMES, OUTPUT_NAMES, EngineSpec
 from edgekit.errors import BundleError, DataError, NotFiniteError, TargetError
 
 STATE = INPUT_NAMES[1]
+_OUTPUTS = attrgetter(*OUTPUT_NAMES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,13 +167,20 @@ class Engine(ABC):
         self._check(raw)
         return raw
 
+    @cached_property
+    def _promised(self) -> tuple[tuple[int, ...] | None, ...]:
+        """Shapes of the fields of `RawOutput` in the order of `OUTPUT_NAMES`; None for an output that the graph does not have."""
+        shapes = self.output_shapes
+        return tuple(shapes.get(name) if name == "next_state" or name not in shapes else shapes[name][1:] for name in OUTPUT_NAMES)
+
     def _check(self, raw: RawOutput) -> None:
         """An engine's optimizer that gets a shape wrong gives what the graph does not say."""
-        shapes = self.output_shapes
-        found = {name: getattr(raw, name).shape for name in OUTPUT_NAMES if getattr(raw, name) is not None}
-        if found != {name: shape if name == "next_state" else shape[1:] for name, shape in shapes.items()}:
-            raise TargetError(f"the engine gives outputs of the shapes {found}, which the graph does not have", hint="report this")
-        if not np.isfinite(raw.logits).all() or (raw.next_state is not None and not np.isfinite(raw.next_state).all()):
+        found = tuple(None if output is None else output.shape for output in _OUTPUTS(raw))
+        if found != self._promised:
+            named = {name: shape for name, shape in zip(OUTPUT_NAMES, found, strict=True) if shape is not None}
+            raise TargetError(f"the engine gives outputs of the shapes {named}, which the graph does not have", hint="report this")
+        # A few numbers: asking numpy takes longer.
+        if not all(map(math.isfinite, raw.logits.tolist())) or (raw.next_state is not None and not np.isfinite(raw.next_state).all()):
             raise NotFiniteError(
                 "the model answered with NaN or infinite logits", hint="edgekit verify BUNDLE compares it with its golden frames"
             )

@@ -453,7 +453,7 @@ def test_the_short_table_has_a_figure_of_each_benchmark():
     for expected in (
         *(
             "| resnet 6.50× |",
-            "| resnet 1.75× |",
+            "| resnet 1.25× |",
             "resnet 0.87×",
             "9 of 200 (refused)",
             "0.972 / 0.914",

@@ -92,11 +92,16 @@ def main() -> None:
     print(json.dumps(found, indent=2))
     settings = {"planted_factor": PLANTED, "seconds": options.seconds, "frame": [480, 640]}
     margins = {"margins": {**MARGINS.slower}, "blind": {**MARGINS.blind}}
-    save("profiler", {**found, **settings, **margins, "goals": met})
+    save("profiler", {**found, **settings, **margins, "bundle": bundle_name(options), "goals": met})
     for goal, word in met.items():
         print(f"{word}: {goal}")
     if MISSED in met.values():
         raise SystemExit(1)
+
+
+def bundle_name(options: argparse.Namespace) -> str:
+    """What was profiled, without a folder of this machine."""
+    return options.bundle.name if options.bundle else f"{ARCHITECTURE}, random weights"
 
 
 def goals(found: dict[str, Any]) -> dict[str, str]:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from readme_words import interval, measured, ratio, table
-
-Result = Mapping[str, Any]
+from readme_words import Result, goals, interval, measured, ratio, table
 
 
 def speed(result: Result) -> str:
@@ -40,7 +35,8 @@ def throughput(result: Result) -> str:
                 f"{rates['edgekit']:.0f}",
                 f"{rates['throughput']:.0f} / {rates['latency']:.0f}",
                 f"{item['ratio']:.2f} ({item['low']:.2f}–{item['high']:.2f})",
-                " / ".join(f"{stages[stage]:.1f}" for stage in ("read", "preprocess", "infer", "predict")),
+                " / ".join(f"{stages[stage]:.1f}" for stage in ("read", "preprocess", "infer", "predict"))
+                + (", not settled" if stages["infer"] > stages["predict"] else ""),
             )
         )
     header = (
@@ -77,12 +73,11 @@ def cold_start(result: Result) -> str:
 def stream_alone(result: Result) -> str:
     """A live stream for minutes."""
     alone = result["alone"]
-    counted, verdicts = alone["counted"], alone["verdicts"]
-    missed = [name.replace("_", " ") for name, met in verdicts.items() if not met]
+    counted = alone["counted"]
     return (
         f"**A live stream** of {result['fps']:.0f} frames a second for {result['minutes']:g} minutes, a model that takes {result['infer_ms']:.0f} ms, watched in a process of its own: frame age p99 "
         f"{alone['age_ms']['p99']:.1f} ms where {alone['age_limit_ms']:.1f} ms are allowed (two frame times and the inference); {counted['captured']} frames captured, {alone['processed']} answered, "
-        f"{counted['dropped']} dropped, counted at both ends; own memory grew by {alone['growth_mib']:.2f} MiB; {f'missed: {chr(44).join(missed)}' if missed else 'every goal met'}, {measured(result)}."
+        f"{counted['dropped']} dropped, counted at both ends; own memory grew by {alone['growth_mib']:.2f} MiB; {goals(alone['verdicts'])}, {measured(result)}."
     )
 
 
@@ -90,13 +85,12 @@ def stream_loaded(result: Result) -> str:
     """The same beside other work."""
     loaded, alone = result["loaded"], result["alone"]
     counted, steps = loaded["counted"], loaded["share_of_results_on_step"]
-    missed = [name.replace("_", " ") for name, met in loaded["verdicts"].items() if met is False]
     share = ", ".join(f"{step} {part:.0%}" for step, part in steps.items())
     return (
-        f"**The same stream beside other work**, twice as many busy processes as cores, for {result['minutes']:g} minutes: inference takes {loaded['inference_ms']['p50'] / alone['inference_ms']['p50']:.2f}× as long in the "
+        f"**The same stream beside other work**, twice as many busy processes as cores, for {result['minutes']:g} minutes: against a minute alone on the same machine, where frame age p99 was {alone['age_ms']['p99']:.1f} ms, inference takes {loaded['inference_ms']['p50'] / alone['inference_ms']['p50']:.2f}× as long in the "
         f"median and {loaded['inference_ms']['p99'] / alone['inference_ms']['p99']:.2f}× at p99; frame age p99 {loaded['age_ms']['p99']:.1f} ms where the deadline is {loaded['age_limit_ms']:.0f} ms; "
         f"{counted['captured']} frames captured, {loaded['processed']} answered, {loaded['late']} withheld as late, {counted['dropped']} dropped, counted at both ends; results by step: {share}; the longest time without an answer "
-        f"{loaded['longest_without_an_answer_s']:.2f} s; own memory grew by {loaded['growth_mib']:.2f} MiB; {f'missed: {chr(44).join(missed)}' if missed else 'every goal met'}, {measured(result)}."
+        f"{loaded['longest_without_an_answer_s']:.2f} s; own memory grew by {loaded['growth_mib']:.2f} MiB; {goals(loaded['verdicts'])}, {measured(result)}."
     )
 
 
@@ -112,18 +106,19 @@ def profiler(result: Result) -> str:
     agreed = "; ".join(
         f"{words}, {value:.3f} ({low:.3f}–{high:.3f})" for name, words in against.items() for value, low, high in (ratios[name],)
     )
+    unjudged = {name: result[name]["words"]["not judged"] for name in ("same", "planted")}
+    missed = "; ".join(goal for goal, word in result["goals"].items() if word == "MISSED")
     return (
-        f"**The profiler against itself**: of {same['trials']} comparisons of a bundle with itself {alarms[0]:.1%} ({alarms[1]:.1%}–{alarms[2]:.1%}) were a false alarm; a planted slowdown of "
-        f"{result['planted_factor'] - 1:.0%} was found in {hits[0]:.1%} ({hits[1]:.1%}–{hits[2]:.1%}) of {planted['trials']}, and not judged in {planted['words']['not judged']} of the others. Ratios of medians: {agreed}, {measured(result)}."
+        f"**The profiler against itself**, of {result['bundle']}, trials of {result['seconds']:g} s or up to three times as long: of {same['trials']} comparisons of a bundle with itself {alarms[0]:.1%} ({alarms[1]:.1%}–{alarms[2]:.1%}) were a false alarm, and {unjudged['same']} not judged; a planted slowdown of "
+        f"{result['planted_factor'] - 1:.0%} was found in {hits[0]:.1%} ({hits[1]:.1%}–{hits[2]:.1%}) of {planted['trials']}, and {unjudged['planted']} were not judged. Ratios of medians: {agreed}. {f'Missed: {missed}' if missed else 'Every goal met'}, {measured(result)}."
     )
 
 
 def stream_faults(result: Result) -> str:
     """An engine that is lost."""
     said = [
-        f"{kind}, {max(item['back_after_s']):.2f} s at most of {len(item['back_after_s'])}"
+        f"{kind}, {max(item['back_after_s'], default=0.0):.2f} s at most of {len(item['back_after_s'])}; {goals(item['verdicts'])}"
         for kind, item in result["faults"].items()
-        if item["back_after_s"]
     ]
     return f"**An engine that is lost** in such a stream, from the signal to the next good answer: {'; '.join(said)}, {measured(result)}."
 

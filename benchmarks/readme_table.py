@@ -105,7 +105,7 @@ def render_digest(results: Mapping[str, Any]) -> str:
 def _read(results: Mapping[str, Any], name: str, make: Callable[[Result], T]) -> T:
     try:
         return make(results[name])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         sys.exit(f"benchmarks/results/{name}.json is not what benchmarks/{script(name)} writes ({error!r}); run it again")
 
 
@@ -376,10 +376,10 @@ def reproducible(result: Result) -> str:
     return f"**Reproducible**: compiled twice with an empty stage cache, {', '.join(said)}, {measured(result)}."
 
 
-def insert(page: str, text: str) -> str:
+def insert(page: str, text: str, name: str = "README.md") -> str:
     """The page with the text between the markers; exits where they are not there once each, in order."""
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
-        sys.exit(f"the page needs the markers {BEGIN} and {END}, once each and in this order")
+        sys.exit(f"{name} needs the markers {BEGIN} and {END}, once each and in this order")
     before, rest = page.split(BEGIN)
     return f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}"
 
@@ -388,7 +388,7 @@ def pages() -> dict[Path, str]:
     """Page to what it is with the tables of the results that are kept."""
     results = load_results()
     made = {MEASUREMENTS: render(results), README: render_digest(results)}
-    return {path: insert(path.read_text(encoding="utf-8"), text) for path, text in made.items()}
+    return {path: insert(path.read_text(encoding="utf-8"), text, path.name) for path, text in made.items()}
 
 
 def main() -> None:

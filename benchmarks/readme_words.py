@@ -7,15 +7,24 @@ from typing import Any
 
 Result = Mapping[str, Any]
 
-_INT8 = {"amx_int8": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI"}
+_INT8 = {"amx_int8": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI", "i8mm": "I8MM", "dotprod": "DotProd"}
 """Instructions for sums of INT8 products to their names, the fastest first: they decide how fast INT8 is, and what else takes time beside it."""
 
 
 def measured(result: Result) -> str:
     """Where and when."""
     host = result["host"]
-    int8 = next((name for flag, name in _INT8.items() if flag in host["instruction_sets"]), "no VNNI")
+    sets = host["instruction_sets"]
+    int8 = "instructions unknown" if sets is None else next((name for flag, name in _INT8.items() if flag in sets), "no VNNI")
     return f"{host['cpu_model']} ({int8}), {host['cores_usable']} cores, {result['date']}"
+
+
+def goals(verdicts: Mapping[str, bool | None]) -> str:
+    """Which goals were missed, and which not judged."""
+    missed = ", ".join(name.replace("_", " ") for name, met in verdicts.items() if met is False)
+    unjudged = ", ".join(name.replace("_", " ") for name, met in verdicts.items() if met is None)
+    said = [f"missed: {missed}" if missed else "", f"not judged: {unjudged}" if unjudged else ""]
+    return "; ".join(filter(None, said)) or "every goal met"
 
 
 def interval(figure: Mapping[str, float | None]) -> str:

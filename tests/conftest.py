@@ -42,7 +42,11 @@ def _what_is_old_is_not_garbage():
 
 @pytest.fixture(autouse=True)
 def _operators_are_read_once():
-    """`torch.onnx.export` reads the source of all its operators anew each time, for a second; here only the first export does."""
-    registration = sys.modules.get("torch.onnx._internal.exporter._registration")
-    if registration is not None and not hasattr(registration.ONNXRegistry.from_torchlib, "cache_info"):
-        registration.ONNXRegistry.from_torchlib = staticmethod(functools.cache(registration.ONNXRegistry.from_torchlib))
+    """`torch.onnx.export` reads the source of all its operators anew each time, for a second; here it no longer does once a test has exported.
+
+    A PyTorch that keeps them elsewhere is only slower.
+    """
+    registry = getattr(sys.modules.get("torch.onnx._internal.exporter._registration"), "ONNXRegistry", None)
+    read = getattr(registry, "from_torchlib", None)
+    if read is not None and not hasattr(read, "cache_info"):
+        registry.from_torchlib = staticmethod(functools.cache(read))

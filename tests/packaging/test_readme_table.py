@@ -252,7 +252,7 @@ RESULTS = {
     "stream-loaded": {
         **HOST,
         "minutes": 9.0,
-        "alone": {"inference_ms": {"p50": 20.0, "p99": 25.0}},
+        "alone": {"inference_ms": {"p50": 20.0, "p99": 25.0}, "age_ms": {"p99": 47.7}},
         "loaded": {
             "inference_ms": {"p50": 30.0, "p99": 61.0},
             "age_ms": {"p99": 88.8},
@@ -269,7 +269,10 @@ RESULTS = {
     "profiler": {
         **HOST,
         "planted_factor": 1.1,
-        "same": {"trials": 75, "slower_or_faster": [0.013, 0.001, 0.072]},
+        "bundle": "lung.edgekit",
+        "seconds": 1.5,
+        "goals": {"at most 5%: 1.3%": "met", "engine within 3%: 0.981": "MISSED"},
+        "same": {"trials": 75, "slower_or_faster": [0.013, 0.001, 0.072], "words": {"slower": 1, "not judged": 3}},
         "planted": {"trials": 74, "slower": [0.987, 0.928, 0.999], "words": {"slower": 73, "not judged": 1}},
         "agreement": {
             "ratios": {
@@ -279,7 +282,13 @@ RESULTS = {
             }
         },
     },
-    "stream-faults": {**HOST, "faults": {"killed": {"back_after_s": [0.8, 0.85]}, "hung": {"back_after_s": [1.95, 1.6]}}},
+    "stream-faults": {
+        **HOST,
+        "faults": {
+            "killed": {"back_after_s": [0.8, 0.85], "verdicts": {"back_in_time": True}},
+            "hung": {"back_after_s": [1.95, 1.6], "verdicts": {"back_in_time": False}},
+        },
+    },
     "input_gate": {
         **HOST,
         "teachers": {
@@ -347,18 +356,20 @@ def test_every_figure_is_in_the_table():
             "36001 frames captured, 22045 answered, 13956 dropped",
             "by 0.03 MiB; missed: own answers",
         ),
-        *("1.50× as long in the median and 2.44× at p99", "p99 88.8 ms where the deadline is 101 ms", "9 minutes"),
+        *("1.50× as long in the median and 2.44× at p99", "p99 88.8 ms where the deadline is 101 ms", "9 minutes", "p99 was 47.7 ms"),
         *(
             "777 frames captured, 440 answered, 4 withheld as late, 333 dropped",
             "full 62%, no map 38%",
             "1.23 s",
-            "by 0.21 MiB; missed: contending, ",
+            "by 0.21 MiB; missed: contending; not judged: bounded, ",
         ),
-        "killed, 0.85 s at most of 2; hung, 1.95 s at most of 2",
+        "killed, 0.85 s at most of 2; every goal met; hung, 1.95 s at most of 2; missed: back in time",
         *(
             "of 75 comparisons of a bundle with itself 1.3% (0.1%–7.2%)",
-            "slowdown of 10% was found in 98.7% (92.8%–99.9%) of 74, and not judged in 1 of",
+            "were a false alarm, and 3 not judged",
+            "slowdown of 10% was found in 98.7% (92.8%–99.9%) of 74, and 1 were not judged",
         ),
+        *("of lung.edgekit, trials of 1.5 s", "Missed: engine within 3%: 0.981"),
         *("`infer` and `benchmark_app`, 1.011 (1.001–1.021)", "by hand, 1.002 (0.992–1.012)"),
         "| lung | 64 | 0.021 (0.011–0.031) | mri 85% (0.97) |",
         *("bf16", "0.87", "3 of 100"),
@@ -417,6 +428,8 @@ def test_a_result_of_another_shape_is_named(name, damage):
         (["avx2", "avx_vnni"], "AVX-VNNI"),
         (["avx2", "avx_vnni", "avx512_vnni"], "AVX-512 VNNI"),
         (["avx512_vnni", "amx_int8"], "AMX"),
+        (["asimd", "dotprod"], "DotProd"),
+        (None, "instructions unknown"),
     ],
 )
 def test_a_figure_says_what_the_processor_does_int8_with(sets, said):
@@ -457,10 +470,11 @@ def test_the_short_table_has_a_figure_of_each_benchmark():
             "resnet 0.87×",
             "9 of 200 (refused)",
             "0.972 / 0.914",
-            "0.91× as long and 1.07× the memory",
+            *("compiled ahead: 210 ms, 0.91× as long and 1.07× the memory", "at the start: 210 ms, 1.23× as long"),
         ),
-        *("45 ms of 60 ms allowed; missed: own answers", "89 ms of 101 ms allowed; missed: contending", "killed 0.85 s, hung 1.95 s"),
-        "1% of 75 false alarms, 99% of 74 found, 1 not judged",
+        *("45 ms of 60 ms allowed; missed: own answers", "89 ms of 101 ms allowed; missed: contending; not judged: bounded"),
+        *("killed 0.85 s of 2 times; every goal met", "hung 1.95 s of 2 times; missed: back in time"),
+        "1% of 75 false alarms, 3 not judged; 99% of 74 found, 1 not judged; 1 of 2 goals missed",
     ):
         assert expected in text, expected
     assert text.count("A processor (AVX-512 VNNI), 2 cores, 2026-01-01") == sum(len(rows) for rows in TABLE["ROWS"].values())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,8 +14,8 @@ from edgekit.schema.model_io import OutputSpec
 
 LABELS = ("a", "b", "c")
 # Few values, so that ties and probabilities that are just a threshold come up.
-ROWS = st.lists(st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), min_size=3, max_size=3), min_size=1, max_size=4)
-THRESHOLDS = st.dictionaries(st.sampled_from(LABELS), st.sampled_from([0.25, 0.75]))
+ROWS = st.lists(st.lists(st.sampled_from([0.0, 0.25, 0.3, 0.5, 0.75, 1.0, math.nan]), min_size=3, max_size=3), min_size=1, max_size=4)
+THRESHOLDS = st.dictionaries(st.sampled_from(LABELS), st.sampled_from([0.25, 0.3, 0.75]))
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])

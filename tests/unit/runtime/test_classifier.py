@@ -13,7 +13,7 @@ from fake_engines import FakeEngine
 import edgekit
 from edgekit.bundle.manifest import CamSpec, EngineSpec, Gate, GoldenSpec
 from edgekit.bundle.reader import open_bundle
-from edgekit.errors import BundleError, DataError, EdgekitError, MissingEngineError, TargetError
+from edgekit.errors import BundleError, DataError, EdgekitError, MissingEngineError, NotFiniteError, TargetError
 from edgekit.runtime import classifier as classifier_module
 from edgekit.runtime.classifier import Classifier, completeness_residual, load
 from edgekit.runtime.engines import choice
@@ -261,6 +261,58 @@ def test_outputs_of_other_shapes_than_the_graphs_are_no_answer(logits, cam, offs
     """OpenVINO 2026.4.1 was seen to give (3, 3) where its graph says (1, 3)."""
     with pytest.raises(TargetError, match="which the graph does not have"):
         FakeEngine(logits, cam, offset=offset).infer(np.zeros((1, 16, 16, 1), dtype=np.uint8))
+
+
+class Promising(FakeEngine):
+    """An engine whose graph has other outputs than it gives."""
+
+    def __init__(self, promised, given):
+        super().__init__([0.0, 2.0], None)
+        self.promised, self.raw = {"logits": (1, 2), **promised}, dataclasses.replace(self.raw, **given)
+
+    @property
+    def output_shapes(self):
+        return self.promised
+
+
+def zeros(*shape):
+    return np.zeros(shape, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("promised", "given"),
+    [
+        ({"cam": (1, 2, 4, 4)}, {}),
+        ({}, {"cam": zeros(2, 4, 4)}),
+        ({"cam": (1, 2, 4, 4)}, {"cam": zeros(2, 4, 5)}),
+        ({"features": (1, 8)}, {"features": zeros(9)}),
+        ({"features": (1, 8)}, {"offset": zeros(8)}),
+        ({"next_state": (1, 6)}, {"next_state": zeros(6)}),
+    ],
+    ids=["missing", "more", "cam", "features", "another", "state"],
+)
+def test_an_engine_gives_what_its_graph_has_and_nothing_else(promised, given):
+    """An output that is missing, one more, or one of another shape is no answer; a state keeps the batch's axis."""
+    with pytest.raises(TargetError, match="which the graph does not have"):
+        Promising(promised, given).infer(np.zeros((1, 16, 16, 1), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("given", [{"features": zeros(8)}, {"next_state": zeros(1, 6)}, {"cam": zeros(2, 4, 4), "offset": zeros(2)}])
+def test_what_the_graph_has_is_an_answer(given):
+    """The same shapes, with the batch's axis where the graph has it."""
+    promised = {name: value.shape if name == "next_state" else (1, *value.shape) for name, value in given.items()}
+    raw = Promising(promised, given).infer(np.zeros((1, 16, 16, 1), dtype=np.uint8))
+    assert all(getattr(raw, name) is value for name, value in given.items())
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["logits", "next_state"])
+def test_numbers_that_are_none_are_no_answer(where, bad):
+    """A logit or a state that is NaN or infinite ends the frame."""
+    broken = np.array([[0.0, bad]], dtype=np.float32) if where == "next_state" else np.array([0.0, bad], dtype=np.float32)
+    promised = {"next_state": (1, 2)} if where == "next_state" else {}
+    with pytest.raises(NotFiniteError, match="NaN or infinite"):
+        Promising(promised, {where: broken}).infer(np.zeros((1, 16, 16, 1), dtype=np.uint8))
 
 
 @pytest.mark.parametrize(("offset", "shown"), [([0.5, 1.5], True), ([0.5, 1.4], False), ([0.5, np.nan], False)])

@@ -68,7 +68,7 @@ def answers(probability: FloatArray, output: OutputSpec, thresholds: Mapping[str
         bool (frames, labels); exactly one True a row except for multilabel. Ties go to the first label.
     """
     if output.task == "multilabel":
-        limits = np.array([thresholds.get(label, 0.5) for label in output.labels])
+        limits = np.array([_threshold(label, thresholds) for label in output.labels])
         return probability >= limits
     chosen = np.zeros(probability.shape, dtype=bool)
     chosen[np.arange(len(probability)), probability.argmax(axis=-1)] = True
@@ -85,7 +85,11 @@ def answered(probability: FloatArray, output: OutputSpec, thresholds: Mapping[st
     """
     if output.task != "multilabel":
         return (output.labels[int(probability.argmax())],)
-    return tuple(label for label, value in zip(output.labels, probability.tolist(), strict=True) if value >= thresholds.get(label, 0.5))
+    return tuple(label for label, value in zip(output.labels, probability.tolist(), strict=True) if value >= _threshold(label, thresholds))
+
+
+def _threshold(label: str, thresholds: Mapping[str, float]) -> float:
+    return thresholds.get(label, 0.5)
 
 
 def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -50,7 +50,13 @@ class TensorFigures:
 
 
 def tensor_figures(tensor: NDArray[np.uint8]) -> TensorFigures:
-    """Reads a tensor, uint8 (1, height, width, channels) from `preprocess`; the channels of a colour tensor are counted together."""
+    """Reads a tensor, uint8 (1, height, width, channels) from `preprocess`; the channels of a colour tensor are counted together.
+
+    Raises:
+        TypeError: It is not uint8.
+    """
+    if tensor.dtype != np.uint8:
+        raise TypeError(f"a tensor is uint8, not {tensor.dtype}")
     size = (tensor.size // tensor.shape[1], tensor.shape[1])
     counts = Image.frombuffer("L", size, np.ascontiguousarray(tensor), "raw", "L", 0, 1).histogram()
     found = _READ @ np.array(counts, dtype=np.float64) / tensor.size

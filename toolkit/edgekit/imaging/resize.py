@@ -59,7 +59,12 @@ def resize(frame: NDArray[np.uint8], to: Resize) -> NDArray[np.uint8]:
 
     Returns:
         uint8 (rows, columns) or (rows, columns, 3); a view of the frame where nothing has to be computed.
+
+    Raises:
+        TypeError: The frame is not uint8.
     """
+    if frame.dtype != np.uint8:
+        raise TypeError(f"a frame is uint8, not {frame.dtype}")
     if frame.ndim == 3:
         return _resize_colour(frame, to)
     narrow = frame[:, to.left : to.left + to.columns] if frame.shape[1] == to.size[1] else _along_rows(frame, to)

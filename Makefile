@@ -18,8 +18,9 @@ EXTRAS := openvino,dicom,dicom-lossless-jpeg,video,compile,dev
 DEVICE_EXTRAS := openvino,dicom,dicom-lossless-jpeg,video,test
 
 BIN := .venv/bin
-# A process that dies ends the run: in its place xdist would start one that gets no work, and wait for it.
-PARALLEL := -n $(WORKERS) --dist loadfile --max-worker-restart=0
+# A process that dies ends the run: in its place xdist would start one that gets no work, and wait for it. In the order of collection, since files of few tests
+# are the long ones, which would come last and leave a core idle.
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 PACKAGED := $(shell find toolkit targets models calibration ! -name '*.pyc' ! -name '__pycache__') README.md LICENSE
 DEVICE_TESTS := $(wildcard $(addprefix tests/unit/,schema catalog imaging evaluation bundle runtime report profiler))
 

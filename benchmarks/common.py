@@ -18,6 +18,8 @@ from edgekit.profiler.host import fingerprint
 from edgekit.schema.decode import encode
 
 RESULTS = Path(__file__).parent / "results"
+MISSED_GOAL = 3
+"""Exit code of a script that wrote its result, with a goal that is missed in it; any other but 0 wrote none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

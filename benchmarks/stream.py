@@ -3,7 +3,7 @@
     python benchmarks/stream.py BUNDLE [--minutes 10] [--fps 60] [--infer-ms 25] [--only alone|drawn|loaded|strict|faults]
 
 BUNDLE is any bundle that runs here, but a recurrent one. The classifier is supervised with the limits that `edgekit run` has, and plays through the same `Stream` and
-`LatestFeed`. The verdicts are printed, and the exit status is 1 where one is "missed".
+`LatestFeed`. The verdicts are printed, and the exit status is 3 where one is "missed" (`common.MISSED_GOAL`).
 
 - **The source** gives 64 phantom frames of 480 × 640 from memory, round and round, at `--fps`: no file is read, so nothing but the stream is measured. It counts what it
   gave, and numbers it: captured and dropped of the health are compared with that count and with the gaps between the numbers of the results.
@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 import padded_runtime
-from common import save
+from common import MISSED_GOAL, save
 from numpy.typing import NDArray
 from stream_parts import Document, Phantoms, Seen, Timed, Told, growth, percentiles, used_mib
 
@@ -84,7 +84,7 @@ def main() -> int:
         document["faults"] = {kind: faults(asked, number) for kind, number in (("killed", signal.SIGKILL), ("hung", signal.SIGSTOP))}
     missed = tell(document)
     save("stream" if asked.only is None else f"stream-{asked.only}", document)
-    return 1 if missed else 0
+    return MISSED_GOAL if missed else 0
 
 
 def find_pad(asked: argparse.Namespace) -> float:

@@ -97,3 +97,10 @@ def test_drawn_frames_are_the_same_for_a_seed(kind):
     assert all((one == two).all() for one, two in zip(first, again, strict=True))
     assert (first[0] != first[1]).any()
     assert (first[0] != other[0]).any()
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.int8, bool])
+def test_a_tensor_of_another_type_is_refused(dtype):
+    """Its bytes would be counted as grey levels."""
+    with pytest.raises(TypeError, match="uint8"):
+        tensor_figures(np.zeros((1, 8, 8, 1), dtype=dtype))

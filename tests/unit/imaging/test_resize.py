@@ -57,3 +57,21 @@ def test_a_frame_of_the_right_size_is_not_touched():
     found = resize(frame, Resize(size=(8, 8), resample=FILTERS[0], top=2, left=2, rows=4, columns=4))
     assert found.base is not None
     np.testing.assert_array_equal(found, frame[2:6, 2:6])
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, bool])
+def test_a_frame_of_another_type_is_refused(dtype):
+    """Its bytes would be read as grey levels."""
+    with pytest.raises(TypeError, match="uint8"):
+        resize(np.zeros((8, 8), dtype=dtype), Resize(size=(4, 4), resample=FILTERS[0], top=0, left=0, rows=4, columns=4))
+
+
+@pytest.mark.parametrize(
+    "view", [lambda frame: frame[::-1], lambda frame: frame[:, ::2], lambda frame: frame.T], ids=["turned", "strided", "transposed"]
+)
+def test_where_a_frame_lies_in_memory_changes_nothing(view):
+    """A view of another frame, which nobody may write to, gives the bytes of its copy."""
+    frame = view(np.random.default_rng(0).integers(0, 256, (90, 122), dtype=np.uint8))
+    frame.flags.writeable = False
+    to = Resize(size=(40, 40), resample=FILTERS[0], top=4, left=4, rows=32, columns=32)
+    np.testing.assert_array_equal(resize(frame, to), by_pillow(frame.copy(), to))

@@ -65,17 +65,17 @@ class Graph:
         return name
 
     def weight(self, name, *shape, axis=0, quantized=True):
-        """A weight: int8 behind a DequantizeLinear with one scale for each output channel, or float."""
+        """A weight: int8 behind a DequantizeLinear with one scale for each output channel, float32 with a pair behind it for TensorRT before 10, or float."""
         values = self.random.integers(-127, 128, shape)
         if not quantized:
             return self.constant(f"{name}_weight", (values / 100).astype(self.dtype))
         count = shape[axis]
-        parts = [
-            self.constant(f"{name}_weight", values.astype(np.int8)),
-            self.constant(f"{name}_scale", np.full(count, 0.01, self.dtype)),
-            self.constant(f"{name}_zero", np.zeros(count, np.int8)),
-        ]
-        return self.add("DequantizeLinear", parts, f"{name}_dq", axis=axis)
+        integers = self.dtype == np.float16
+        stored = self.constant(f"{name}_weight", values.astype(np.int8) if integers else (values * 0.01).astype(np.float32))
+        parts = [self.constant(f"{name}_scale", np.full(count, 0.01, self.dtype)), self.constant(f"{name}_zero", np.zeros(count, np.int8))]
+        if not integers:
+            stored = self.add("QuantizeLinear", [stored, *parts], f"{name}_q", axis=axis)
+        return self.add("DequantizeLinear", [stored, *parts], f"{name}_dq", axis=axis)
 
     def pair(self, source, name, *, quantized=True):
         """A quantize and a dequantize node behind a tensor."""

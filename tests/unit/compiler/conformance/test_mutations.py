@@ -164,6 +164,12 @@ def moved_integers(model):
     read_instead(model, "a1_dq", "a1_q", "a1_moved")
 
 
+def integer_weight(model):
+    values = np.random.default_rng(1).integers(-127, 128, (WIDTH, WIDTH, 3, 3))
+    read_instead(model, "conv2_dq", "conv2_q", set_constant(model, "conv2_integers", values.astype(np.int8)))
+    model.graph.node.remove(node(model, "conv2_q"))
+
+
 def asymmetric_weight(model):
     values = get_constant(model, "conv2_weight").copy()
     values[3, 4, 0, 0] = -128
@@ -429,6 +435,8 @@ MUTATIONS = [
     ("Q11", residual, transposed_integers, TYPED),
     ("Q11", residual, moved_integers, TYPED),
     ("Q12", residual, asymmetric_weight, TYPED),
+    ("Q14", plain, integer_weight, UNTYPED),
+    ("Q14", plain, integer_weight, OLD),
     ("Q13", residual, dynamic_height, TYPED),
     ("G1", residual, batch_of_two, TYPED),
     ("G2", residual, weights_elsewhere, TYPED),

@@ -34,16 +34,17 @@ def test_the_convolution_has_the_precision(precision, typed):
     half = typed and precision != "fp32"
     assert types["conv"] == (onnx.TensorProto.FLOAT16 if half else onnx.TensorProto.FLOAT)
     pairs = [node.op_type for node in model.graph.node if "quantize" in node.op_type.lower()]
-    assert len(pairs) == (3 if precision == "int8" else 0)
+    assert len(pairs) == (0 if precision != "int8" else 3 if typed else 4)
 
 
 @pytest.mark.parametrize("typed", [True, False])
 def test_int8_has_the_form_of_the_compilers_graphs(typed):
-    """Zero points are int8 zeros, activations have one scale, weights one an output channel, and there is no bias."""
+    """Zero points are int8 zeros, activations have one scale, weights one an output channel, and there is no bias; only typed graphs have int8 constants."""
     model = onnx.load_from_string(one_convolution("int8", typed=typed))
     found = weights_of(model)
     assert (found["zero"].dtype, found["zero"].shape, found["weight_zeros"].any()) == (np.int8, (), False)
-    assert (found["weights"].dtype, found["scale"].shape, found["weight_scales"].shape) == (np.int8, (), (CHANNELS,))
+    assert (found["scale"].shape, found["weight_scales"].shape) == ((), (CHANNELS,))
+    assert found["weights"].dtype == (np.int8 if typed else np.float32)
     assert found["scale"].dtype == found["weight_scales"].dtype == (np.float16 if typed else np.float32)
     conv = next(node for node in model.graph.node if node.op_type == "Conv")
     assert len(conv.input) == 2

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.catalog.target import Target
-from edgekit.compiler.conformance.finding import Hit, Rule
+from edgekit.compiler.conformance.finding import Hit, Rule, below
 from edgekit.compiler.conformance.operators_table import INTEGER
 from edgekit.compiler.conformance.quantizers import (
     DEQUANTIZE,
@@ -27,6 +27,7 @@ from edgekit.compiler.conformance.view import STANDARD_DOMAINS, GraphView, attri
 _HEADER = "TensorRT include/NvInfer.h (10.3, 11.1), IQuantizeLayer and IDequantizeLayer"
 _PARSER = "onnx-tensorrt 10.1, QuantDequantLinearHelper"
 _TRIED = "tried on TensorRT-RTX 1.7.1"
+_INT8_CONSTANTS = "10.0"
 
 
 def zero_points_are_zero(view: GraphView, _target: Target) -> Iterator[Hit]:
@@ -126,6 +127,17 @@ def data_is_int8(view: GraphView, _target: Target) -> Iterator[Hit]:
         if not plain and (made_by is None or made_by.op_type not in {QUANTIZE, "Constant"}):
             what = "the graph's input" if made_by is None else made_by.op_type
             yield Hit(node=label(node), message=f"what is dequantized comes from {what}, neither a QuantizeLinear nor an INT8 constant")
+
+
+def constants_are_floats(view: GraphView, target: Target) -> Iterator[Hit]:
+    """Q14."""
+    import onnx
+
+    older = below(target, _INT8_CONSTANTS)
+    for quantizer in quantizers(view) if older else ():
+        name = quantizer.node.input[0]
+        if quantizer.node.op_type == DEQUANTIZE and view.is_constant(name) and view.dtype(name) == onnx.TensorProto.INT8:
+            yield Hit(node=label(quantizer.node), message="an INT8 constant is dequantized", versions=older)
 
 
 def weights_are_symmetric(view: GraphView, _target: Target) -> Iterator[Hit]:
@@ -259,5 +271,13 @@ RULES = (
         fix="divide by 127, not 128, and clip to it",
         source=f"{_HEADER}: numbers are clamped to [-128, 127]; a range of 127 is the symmetric one",
         check=weights_are_symmetric,
+    ),
+    Rule(
+        id="Q14",
+        severity="error",
+        title="Before TensorRT 10 a weight is a float constant before QuantizeLinear and DequantizeLinear",
+        fix="store the weight as float32 and put the pair behind it: edgekit compile does for such a target",
+        source="TensorRT 8.5.3 and 8.6 operator documentation, Constant: int32, float16, float32; microsoft/onnxruntime#11535: invalid weights type of Int8",
+        check=constants_are_floats,
     ),
 )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from edgekit.catalog.target import Target
 from edgekit.compiler.conformance.finding import Hit, Rule
 from edgekit.compiler.conformance.view import STANDARD_DOMAINS, GraphView, attribute, label
+from edgekit.runtime.engines.base import STATE
 
 _CONTROL_FLOW = ("If", "Loop", "Scan")
 
@@ -23,6 +24,8 @@ def dynamic_input(view: GraphView, _target: Target) -> Iterator[Hit]:
 def batch_of_one(view: GraphView, _target: Target) -> Iterator[Hit]:
     """G1."""
     for value in view.inputs:
+        if value.name == STATE:
+            continue  # of any shape: what is carried need not have an axis of frames
         shape = view.shape(value.name)
         if shape and shape[0] is not None and shape[0] != 1:
             yield Hit(node=value.name, message=f"the input {value.name!r} takes a batch of {shape[0]}")

@@ -23,6 +23,7 @@ from edgekit.errors import CatalogError
 from edgekit.runtime.engines.onnxruntime import OLDEST
 
 _NO_LAYER_NORM_BEFORE = (8, 6)
+_NO_INT8_CONSTANTS_BEFORE = (10, 0)
 
 
 class _QdqDialect(Dialect):
@@ -144,7 +145,12 @@ class _TensorRtDialect(_QdqDialect):
     def writing(self) -> Writing:
         oldest = tuple(int(part) for part in self.device.versions[0].split("."))
         without = frozenset({"LayerNormalization"}) if oldest < _NO_LAYER_NORM_BEFORE else frozenset[str]()
-        return Writing(opset=self.device.opset, typed=self.device.strongly_typed, without=without)
+        return Writing(
+            opset=self.device.opset,
+            typed=self.device.strongly_typed,
+            without=without,
+            integer_weights=oldest >= _NO_INT8_CONSTANTS_BEFORE,
+        )
 
     @property
     def integers(self) -> TrainedIntegers:

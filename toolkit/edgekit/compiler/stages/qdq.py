@@ -53,7 +53,7 @@ class Dialect:
 
     def key(self) -> dict[str, object]:
         """What a result depends on, JSON-ready."""
-        writing = {"opset": self.writing.opset, "typed": self.writing.typed, "without": sorted(self.writing.without)}
+        writing = {**dataclasses.asdict(self.writing), "without": sorted(self.writing.without)}
         checked = None if self.target is None else encode(self.target.tensorrt)
         return {"rules": encode(RULES[self.rules]), "writing": writing, "weight_limit": self.weight_limit, "conformance": checked}
 

@@ -7,7 +7,8 @@ Rules this file keeps:
 
 1. `typed` graphs are for TensorRT 10 and newer: every tensor has its type in the graph, and float16 scales need opset 19. The others are float32 at opset
    17, whose precision the builder's flags allow.
-2. int8 has the form of the compiler's graphs: symmetric, zero points 0 of type int8, activations per tensor, weights per output channel, no bias.
+2. int8 has the form of the compiler's graphs: symmetric, zero points 0 of type int8, activations per tensor, weights per output channel, no bias; weights are int8
+   constants where graphs are typed, and floats before a pair where they are not: TensorRT before 10 takes no int8 constants.
 3. Messages and field numbers are those of `onnx.proto3` (ONNX 1.16); only what these graphs need can be written.
 """
 
@@ -40,7 +41,7 @@ def one_convolution(precision: str, *, typed: bool) -> bytes:
     graph.node("Cast", ["frame"], "cast", to=kind)
     graph.node("Mul", ["cast", graph.constant("per_255", np.array(1 / 255, graph.dtype))], "scaled")
     graph.node("Transpose", ["scaled"], "channels_first", perm=(0, 3, 1, 2))
-    taken, weights = _operands(graph, quantized=precision == "int8")
+    taken, weights = _operands(graph, quantized=precision == "int8", typed=typed)
     graph.node("Conv", [taken, weights], "conv", pads=(1, 1, 1, 1))
     graph.node("GlobalAveragePool", ["conv"], "pooled")
     graph.node("Flatten", ["pooled"], "flat")
@@ -68,7 +69,7 @@ class _Graph:
         return output
 
 
-def _operands(graph: _Graph, *, quantized: bool) -> tuple[str, str]:
+def _operands(graph: _Graph, *, quantized: bool, typed: bool) -> tuple[str, str]:
     """Names of the tensor and of the weights that the convolution takes."""
     weights = np.random.default_rng(0).integers(-127, 128, (CHANNELS, CHANNELS, 3, 3))
     if not quantized:
@@ -76,9 +77,13 @@ def _operands(graph: _Graph, *, quantized: bool) -> tuple[str, str]:
     pair = [graph.constant("scale", np.array(_SCALE, graph.dtype)), graph.constant("zero", np.array(0, np.int8))]
     graph.node("QuantizeLinear", ["channels_first", *pair], "quantized")
     graph.node("DequantizeLinear", ["quantized", *pair], "dequantized")
-    whole = graph.constant("weights", weights.astype(np.int8))
     scales = graph.constant("weight_scales", np.full(CHANNELS, _SCALE, graph.dtype))
     zeros = graph.constant("weight_zeros", np.zeros(CHANNELS, np.int8))
+    if typed:
+        whole = graph.constant("weights", weights.astype(np.int8))
+    else:
+        floats = graph.constant("weights", (weights * _SCALE).astype(graph.dtype))
+        whole = graph.node("QuantizeLinear", [floats, scales, zeros], "weights_quantized", axis=0)
     return "dequantized", graph.node("DequantizeLinear", [whole, scales, zeros], "weights_dequantized", axis=0)
 
 

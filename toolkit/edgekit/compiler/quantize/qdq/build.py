@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgekit.compiler import graph as g
 from edgekit.compiler.progress import Progress
 from edgekit.compiler.quantize.qdq import bias, half, integers, lower, ranges
-from edgekit.compiler.quantize.qdq.insert import insert
+from edgekit.compiler.quantize.qdq.insert import insert, store_floats
 from edgekit.compiler.quantize.qdq.opened import open_graph
 from edgekit.compiler.quantize.qdq.place import Placement, moved_from, place
 from edgekit.compiler.quantize.qdq.rules import Rules
@@ -35,11 +35,13 @@ class Writing:
         opset: Of the file; None for the one of the explained graph.
         typed: float16 where it may be, with every change of type in the graph; else float32 throughout.
         without: Operators that the engine does not have, though the opset does.
+        integer_weights: Whether weights are stored as int8; else as float32 before a pair, for an engine that takes no int8 constants.
     """
 
     opset: int | None = None
     typed: bool = False
     without: frozenset[str] = frozenset()
+    integer_weights: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +168,8 @@ def write(model: ir.Model, writing: Writing, path: Path, frames: NDArray[np.uint
 
     if writing.opset is not None:
         lower.lower(model, writing.opset, without=writing.without)
+    if not writing.integer_weights:
+        store_floats(model)
     wide = half.to_half(model, half.largest_values(model, frames[: half.FRAMES], progress)) if writing.typed else 0
     model.ir_version = _IR_VERSIONS[model.opset_imports[""]]
     proto = ir.to_proto(model)

@@ -4,7 +4,8 @@ Rules this file keeps:
 
 1. A value has one pair, whoever reads it (no rounding of what is rounded already).
 2. Zero points are written, always, with their type: left out, ONNX means uint8 and TensorRT int8.
-3. Weights are stored as int8 before a DequantizeLinear, in −limit … limit, one scale an output channel.
+3. Weights are stored as int8 before a DequantizeLinear, in −limit … limit, one scale an output channel. `store_floats` rewrites them for a reader that takes no
+   int8 constants; what they mean stays the same to the bit.
 """
 
 from __future__ import annotations
@@ -105,6 +106,26 @@ def _insert_weight(model: ir.Model, layer: Layer, limit: int, *, half: bool, tra
     _declare(restored.outputs[0], f"{layer.name}/weight_restored", read, ir.DataType.FLOAT)
     model.graph.insert_before(layer.node, restored)
     layer.node.replace_input_with(1, restored.outputs[0])
+
+
+def store_floats(model: ir.Model) -> None:
+    """Stores weights as float32 before a pair of QuantizeLinear and DequantizeLinear, in place: each integer times its scale, which rounds to that integer again."""
+    import onnx_ir as ir
+
+    for node in list(model.graph):
+        stored = g.constant(node.inputs[0]) if node.op_type == "DequantizeLinear" else None
+        scale = g.constant(node.inputs[1]) if stored is not None else None
+        if stored is None or scale is None or stored.dtype != np.int8:
+            continue
+        axis = node.attributes["axis"].as_int()
+        spread = [-1 if index == axis else 1 for index in range(stored.ndim)]
+        floats = stored.astype(np.float32) * np.asarray(scale, dtype=np.float32).reshape(spread)
+        value = g.add_constant(model.graph, f"{node.inputs[0].name}_float", floats)
+        pair = ir.node("QuantizeLinear", [value, *node.inputs[1:]], {"axis": axis}, name=f"{node.name}/quantize")
+        _declare(pair.outputs[0], f"{value.name}_rounded", node.outputs[0], ir.DataType.INT8)
+        model.graph.insert_before(node, pair)
+        node.replace_input_with(0, pair.outputs[0])
+    g.tidy(model)
 
 
 def weight_scales(weight: NDArray[np.float64], axis: int, limit: int, *, half: bool) -> NDArray[np.float64]:

@@ -112,7 +112,7 @@ def measure(name: str, case: Case) -> dict[str, Any]:
         "accuracy": document["device"]["accuracy"]["value"],
         "map": document["cam"]["agreement"],
         "size_bytes": document["size_bytes"],
-        "pruning": document["pruning"] and {key: document["pruning"][key] for key in ("latency_target", "latency_share", "host")},
+        "pruning": document["pruning"] and {key: document["pruning"][key] for key in ("measure", "target", "share", "host")},
         "seconds": sum(stage["seconds"] for stage in document["stages"] if not stage["cached"]),
         "nncf_defaults": against_naive(alone, progress),
         **speeds(name, recipe),

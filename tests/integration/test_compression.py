@@ -112,7 +112,7 @@ def test_the_report_tells_every_step(compressed):
     """What was decided, what it rests on, and what each step came to."""
     document = compressed.document
     pruning = document["pruning"]
-    assert pruning["latency_share"] <= 0.8
+    assert pruning["share"] <= 0.8
     assert any(layer["after"] < layer["before"] for layer in pruning["layers"])
     assert all(layer["after"] % 4 == 0 or layer["after"] == layer["before"] for layer in pruning["layers"])
     assert [training["stage"] for training in document["training"]][:2] == ["recovery 1", "distill"]
@@ -192,6 +192,27 @@ def test_a_student_of_another_architecture_learns_from_several_teachers(trained,
     assert result.document["student"] == "timm:test_efficientnet"
     assert result.document["ensemble"] == ["timm:test_resnet"]
     assert [check.status for check in selftest.run(open_bundle(result.bundle))] == ["PASS"]
+
+
+def test_pruning_for_a_device_that_is_not_here_counts(trained, tmp_path, monkeypatch):
+    """A Jetson's latency is unknown here, so multiply-accumulates decide and no clock is asked; the page and a note say what that is worth."""
+    monkeypatch.setattr(timing, "latency_share", lambda *_, **__: pytest.fail("a clock was asked"))
+    settings = (
+        'targets=["jetson-orin-nano-8gb"]',
+        "compress.prune={macs_target=0.7,steps=2,recovery_epochs=1,round_to=4}",
+        "compress.distill={epochs=1,batch=8}",
+        'compress.quantize.ladder=["ptq"]',
+        "accept.enforce=false",
+    )
+    result = run(trained, *settings, out=tmp_path / "x.edgekit")
+    pruning = result.document["pruning"]
+    assert (pruning["measure"], pruning["target"], pruning["host"]) == ("macs", 0.7, None)
+    assert pruning["share"] <= 0.7
+    assert pruning["share"] in [probe["macs"] / pruning["unpruned_macs"] for probe in pruning["probes"]]
+    assert any(layer["after"] < layer["before"] for layer in pruning["layers"])
+    assert any("of the multiply-accumulates; what that is worth in time" in note for note in result.document["notes"])
+    assert "Multiply-accumulates asked for" in result.outputs.report_html.read_text()
+    assert open_bundle(result.bundle).manifest.compatible == ("jetson-orin-nano-8gb",)
 
 
 def test_a_search_keeps_its_front_and_compiles_the_chosen_point(trained, tmp_path):

@@ -321,6 +321,8 @@ def bundle_of(path, files, cam):
     """A bundle of these engine files; the golden frames are another model's, which only `verify` asks for."""
     d.write_device_bundle(path, output=d.THREE, more={f"model/openvino.{role}": files[role].read_bytes() for role in ("xml", "bin")})
     written = open_bundle(path)
+    golden = written.manifest.cam
+    cam = dataclasses.replace(cam, golden=golden.golden, golden_tolerance=golden.golden_tolerance)
     manifest = dataclasses.replace(written.manifest, cam=cam, members={})
     members = {name: bytes(written.members[name]) for name in written.manifest.members}
     path.unlink()

@@ -79,7 +79,13 @@ def test_versions_are_those_of_the_profiles(column, version):
 def test_checks_are_those_that_verify_makes():
     """Every check of the report is in the table, and no other."""
     listed = [row[0].strip("`") for row in rows(part("What verify reports"))]
-    engines = [verification.golden("ENGINE"), "golden-maps ENGINE", "golden-labels ENGINE", "cached-engine ENGINE"]
+    engines = [
+        verification.golden("ENGINE"),
+        "golden-maps ENGINE",
+        "golden-residual ENGINE",
+        "golden-labels ENGINE",
+        "cached-engine ENGINE",
+    ]
     measured = [f"{name} ENGINE" for name in ("int8-share", "reformats", "latency-ms")]
     faults = [f"{name} ENGINE" for name in cache_faults.NAMES]
     assert listed == ["digests", *engines, *measured, *faults, "answering-engine", "fallback-engine"]

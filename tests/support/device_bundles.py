@@ -126,8 +126,25 @@ _FAULTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 STATE_FAULTS = ("golden-states-of-another-machine", "state-of-another-shape")
 """Those that only a recurrent bundle can have."""
 
-FAULTS = (*_FAULTS, "model-not-xml", "golden-of-another-machine", "golden-not-finite", "golden-frames-of-another-size")
+MAP_FAULTS = ("golden-maps-of-another-machine", "golden-maps-of-another-size", "golden-maps-left-out")
+"""Those that only a bundle with maps can have."""
+
+FAULTS = (*_FAULTS, *MAP_FAULTS, "model-not-xml", "golden-of-another-machine", "golden-not-finite", "golden-frames-of-another-size")
 """Name of every fault that `write_device_bundle` can make; all of them are consistent bundles that open in the reader."""
+
+
+def _cam_spec(count: int, scale: float, engines: Sequence[EngineSpec]) -> CamSpec:
+    return CamSpec(
+        rows=CELLS,
+        columns=CELLS,
+        maps=count,
+        kind="pooled-linear",
+        bias=BIASES[:count],
+        tolerance=1e-4,
+        scale=scale,
+        golden={engine.name: "golden/maps.npy" for engine in engines},
+        golden_tolerance={engine.name: 1e-3 for engine in engines},
+    )
 
 
 def write_device_bundle(
@@ -186,6 +203,11 @@ def write_device_bundle(
             golden={engine.name: "golden/states.npy"},
             tolerance={engine.name: 1e-3},
         )
+    golden_maps = np.stack([maps_of(tensor[..., 0], count) for tensor in golden]).astype(np.float32)
+    if fault == "golden-maps-of-another-machine":
+        golden_maps[1] = golden_maps[1].swapaxes(1, 2)
+    if fault == "golden-maps-of-another-size":
+        golden_maps = golden_maps[..., :2]
     if fault == "golden-of-another-machine":
         expected[1] += 0.5
     if fault == "golden-not-finite":
@@ -196,6 +218,11 @@ def write_device_bundle(
         "golden/frames.npy": dump_array(golden[:, :8, :8] if fault == "golden-frames-of-another-size" else golden),
         "golden/logits.npy": dump_array(expected),
         **golden_states,
+        **(
+            {"golden/maps.npy": dump_array(golden_maps)}
+            if cam and manifest_changes.get("cam", cam) and fault != "golden-maps-left-out"
+            else {}
+        ),
         **(more or {}),
     }
     manifest = Manifest(
@@ -210,9 +237,7 @@ def write_device_bundle(
         input=InputSpec(color="grey", channels=1, resize=(SIDE, SIDE), mean=(0.0,), std=(1.0,)),
         output=output,
         decision=Decision(temperature=1.0, thresholds={}),
-        cam=CamSpec(rows=CELLS, columns=CELLS, maps=count, kind="pooled-linear", bias=BIASES[:count], tolerance=1e-4, scale=scale)
-        if cam
-        else None,
+        cam=_cam_spec(count, scale, [] if fault == "golden-maps-left-out" else [engine]) if cam else None,
         cam_reason="" if cam else "the head is not linear",
         golden=GoldenSpec(frames="golden/frames.npy", logits={engine.name: "golden/logits.npy"}, tolerance={engine.name: 1e-3}),
         acceptance=(Gate(name="flips", value=0.0 if accepted else 1.0, bound=0.5, passed=accepted),),
@@ -221,6 +246,8 @@ def write_device_bundle(
         members={},
         state=state,
     )
+    if cam and "engines" in changes and "cam" not in manifest_changes:
+        changes = {"cam": _cam_spec(count, scale, changes["engines"]), **changes}
     kept = {name: content for name, content in members.items() if content is not None}
     write_bundle(path, dataclasses.replace(manifest, **manifest_changes, **changes), kept)
     return path

@@ -36,6 +36,7 @@ from edgekit.compiler.stages.explain import ExplainStage
 from edgekit.compiler.stages.frames import PreparedSplit
 from edgekit.compiler.stages.load import FloatGraph
 from edgekit.compiler.workspace import file_digest
+from edgekit.runtime.engines.base import RawOutput
 from edgekit.schema.model_io import InputSpec
 
 ENGINES = ("tensorrt-fp16", "tensorrt-int8")
@@ -160,16 +161,17 @@ def write(graph: Any, taken: InputSpec, engine: str, folder: Path) -> Written:
 
 
 def check_answers(written: Written, answer: Answer, note: Note) -> None:
-    """A machine's logits are as near to the oracle's as a bundle asks of a device, and its maps add up to its logits as well as the oracle's do."""
+    """A machine's logits and maps are as near to the oracle's as a bundle asks of a device, and its maps add up to its logits as well as the oracle's do."""
     members = {written.spec.files["onnx"]: memoryview(written.content)}
     frames = [np.ascontiguousarray(tensor[None]) for tensor in written.tensors]
     rounded, unrounded = (open_oracle(written.spec, members, rounds_halves=rounds) for rounds in (True, False))
-    expected = np.stack([rounded.infer(frame).logits for frame in frames])
+    answers = [rounded.infer(frame) for frame in frames]
+    expected = np.stack([raw.logits for raw in answers])
     effect = float(np.abs(np.stack([unrounded.infer(frame).logits for frame in frames]) - expected).max())
     told = [answer(frame) for frame in frames]
     found = np.stack([one["logits"][0] for one in told])
     assert np.isfinite(found).all()
-    allowed = _allowed(written, expected)
+    allowed, of_maps = _allowed(written, answers)
     difference = float(np.abs(found - expected).max())
     note(
         "logits",
@@ -181,6 +183,9 @@ def check_answers(written: Written, answer: Answer, note: Note) -> None:
     if "cam" in told[0]:
         maps = np.stack([one["cam"][0] for one in told])
         assert np.isfinite(maps).all()
+        apart = float(np.abs(maps - np.stack([raw.cam for raw in answers])).max())
+        note("maps' elements", f"off by {apart:.3g} of {of_maps:.3g} allowed")
+        assert apart <= of_maps
         residual, bound = (
             float(np.ptp(means - logits, axis=0).max())
             for means, logits in (
@@ -192,15 +197,16 @@ def check_answers(written: Written, answer: Answer, note: Note) -> None:
         assert residual <= 1e-4 + 2 * bound
 
 
-def _allowed(written: Written, expected: NDArray[np.float32]) -> float:
-    """By the rule for golden frames; their own spread in the place of that on `val`."""
+def _allowed(written: Written, answers: list[RawOutput]) -> tuple[float, float]:
+    """Of logits and of maps' elements, by the rule for golden frames; their own spread in the place of that on `val`."""
+    maps = None if answers[0].cam is None else np.stack([raw.cam for raw in answers])
     proof: Any = SimpleNamespace(
         oracle=True,
         engine=written.spec,
         artefact=SimpleNamespace(files={"onnx": written.path}, precision=written.precision),
-        measured_val=SimpleNamespace(logits=expected),
+        measured_val=SimpleNamespace(logits=np.stack([raw.logits for raw in answers]), maps=maps),
     )
-    return pack._tolerance(proof, written.tensors, expected)
+    return pack._tolerances(proof, written.tensors, answers)
 
 
 def edges() -> bytes:

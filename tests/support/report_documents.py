@@ -436,8 +436,10 @@ _DOCUMENT = {
     "pruning": {
         "criterion": "taylor",
         "scope": "isomorphic",
-        "latency_target": 0.4,
-        "latency_share": 0.387,
+        "measure": "latency",
+        "target": 0.4,
+        "share": 0.387,
+        "unpruned_macs": None,
         "round_to": 16,
         "host": "Some CPU 3000, 2 threads",
         "probes": [

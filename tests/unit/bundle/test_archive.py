@@ -195,5 +195,5 @@ def test_a_directory_longer_than_the_file():
     """A number of members that the directory cannot hold is refused before it is walked past the end."""
     data = bytearray(tiny_bundle())
     data[-12:-10] = (64).to_bytes(2, "little")
-    with pytest.raises(BundleError, match="directory ends before member 7 of 64"):
+    with pytest.raises(BundleError, match="directory ends before member 8 of 64"):
         unpacked(bytes(data))

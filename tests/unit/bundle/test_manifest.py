@@ -86,6 +86,9 @@ CONTRADICTIONS = [
     ("golden.logits", {}, "must name the same engines"),
     ("golden.tolerance", {"openvino": 0.1, "tensorrt": 0.1}, "must name the same engines"),
     ("golden.tolerance", {"openvino": -0.1}, "tolerance of 'openvino' must not be negative"),
+    ("cam.golden", {}, "golden and golden_tolerance must name the same engines"),
+    ("cam.golden", {"openvino": "golden/other.npy"}, "'golden/other.npy' is used but is not listed"),
+    ("cam.golden_tolerance", {"openvino": -0.1}, "golden_tolerance of 'openvino' must not be negative"),
     ("golden", {"frames": "golden/frames.npy", "logits": {}, "tolerance": {}}, "golden has logits of [] for the engines ['openvino']"),
     ("acceptance.0.name", "", "gate has no name"),
     ("acceptance.0", {**GATE, "passed": False, "status": "failed"}, "accepted is true, but a gate was not passed"),
@@ -177,7 +180,9 @@ def test_numbers_that_are_none(broken):
     with pytest.raises(ValueError, match="finite"):
         Gate(name="auc", value=None, bound=broken, passed=True)
     sound = {"rows": 1, "columns": 1, "maps": 1, "kind": "pooled-linear", "bias": (0.0,), "tolerance": 0.0, "scale": 1.0}
-    for name, value in (("bias", (broken,)), ("tolerance", broken), ("scale", broken)):
+    sound |= {"golden": {"openvino": "golden/maps.npy"}, "golden_tolerance": {"openvino": 0.0}}
+    golden = ("golden_tolerance", {"openvino": broken})
+    for name, value in (("bias", (broken,)), ("tolerance", broken), ("scale", broken), golden):
         with pytest.raises(ValueError, match=name):
             CamSpec(**{**sound, name: value})
 

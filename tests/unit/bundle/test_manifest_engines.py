@@ -32,6 +32,7 @@ def table(*, first=None, manifest=None, **further):
     made["engines"].append({**second, **further})
     made["golden"]["logits"]["onnxruntime"] = "golden/onnxruntime.npy"
     made["golden"]["tolerance"]["onnxruntime"] = 0.02
+    made["cam"]["golden"]["onnxruntime"], made["cam"]["golden_tolerance"]["onnxruntime"] = "golden/maps.npy", 0.02
     for name in ("model/onnxruntime.onnx", "golden/onnxruntime.npy"):
         made["members"][name] = {"sha256": "0" * 64, "size_bytes": 1}
     return made
@@ -95,6 +96,14 @@ def test_golden_logits_of_every_engine():
     made = table()
     del made["golden"]["logits"]["onnxruntime"], made["golden"]["tolerance"]["onnxruntime"], made["members"]["golden/onnxruntime.npy"]
     with pytest.raises(BundleError, match="golden has logits of"):
+        read(made)
+
+
+def test_golden_maps_of_every_engine():
+    """Nor could one whose maps are not compared."""
+    made = table()
+    del made["cam"]["golden"]["onnxruntime"], made["cam"]["golden_tolerance"]["onnxruntime"]
+    with pytest.raises(BundleError, match=r"cam has golden maps of \['openvino'\] for the engines \['onnxruntime', 'openvino'\]"):
         read(made)
 
 

@@ -255,7 +255,7 @@ def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("max_bundle_bytes", len(WHOLE)), ("max_members", 6), ("max_name_bytes", 19), ("max_manifest_bytes", None), ("max_manifest_depth", 4)],
+    [("max_bundle_bytes", len(WHOLE)), ("max_members", 7), ("max_name_bytes", 19), ("max_manifest_bytes", None), ("max_manifest_depth", 4)],
 )
 def test_limits_of_the_reader(tmp_path, name, value):
     """The tiny bundle opens at each limit, and not one below."""

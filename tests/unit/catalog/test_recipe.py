@@ -208,10 +208,16 @@ BAD_RECIPES = {
     "pruning-without-a-target": (
         "[data]\n",
         '[compress]\nprune = { criterion = "taylor" }\n[data]\n',
-        "the key 'latency_target' is missing",
+        "prune needs one of latency_target and macs_target",
     ),
     "pruning-alone": ("[data]\n", "[compress]\nprune = { latency_target = 0.5 }\n[data]\n", "prune needs a distill part"),
     "pruning-to-nothing": ("[data]\n", "[compress]\nprune = { latency_target = 0.0 }\n[data]\n", "latency_target is a share"),
+    "pruning-by-two-measures": (
+        "[data]\n",
+        "[compress]\nprune = { latency_target = 0.5, macs_target = 0.5 }\n[data]\n",
+        "prune needs one of latency_target and macs_target",
+    ),
+    "pruning-to-no-operations": ("[data]\n", "[compress]\nprune = { macs_target = 0.0 }\n[data]\n", "macs_target is a share"),
     "pruning-to-everything": ("[data]\n", "[compress]\nprune = { latency_target = 1 }\n[data]\n", "latency_target is a share"),
     "unknown-criterion": (
         "[data]\n",

@@ -89,8 +89,14 @@ def test_an_engine_that_reads_onnx_is_proven_elsewhere(monkeypatch):
     for name in ("raspberry-pi-5", "jetson-orin-nano-8gb", "jetson-xavier-nx"):
         checks.check_machine(load_target(name), recipe())
     pruning = recipe('compress.prune={ criterion = "l1", latency_target = 0.5 }', "compress.distill={}")
-    with pytest.raises(TargetError, match="latency on raspberry-pi-5, which cannot be measured on this machine"):
+    with pytest.raises(
+        TargetError, match="latency_target decides by the latency on raspberry-pi-5, which cannot be measured on this machine"
+    ):
         checks.check_machine(load_target("raspberry-pi-5"), pruning)
+    counting = ("compress.prune={ macs_target = 0.5 }", "compress.distill={}")
+    checks.check_machine(load_target("raspberry-pi-5"), recipe(*counting))
+    with pytest.raises(TargetError, match="search decides by the latency on raspberry-pi-5"):
+        checks.check_machine(load_target("raspberry-pi-5"), recipe(*counting, "compress.search=true"))
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(MissingEngineError, match="raspberry-pi-5 needs onnxruntime here"):
         checks.check_machine(load_target("raspberry-pi-5"), recipe())

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from edgekit.compiler.prune.search_ratio import MOST_PROBES, find_ratio
+from edgekit.compiler.prune.search_ratio import MACS, MOST_PROBES, find_ratio
 from edgekit.errors import ModelError
 
 
@@ -85,16 +85,19 @@ def test_a_target_out_of_reach_is_refused():
         find_ratio(overhead, 0.3)
     assert "latency_target" in caught.value.hint
     assert "max_ratio" in caught.value.hint
+    with pytest.raises(ModelError, match="30% of the unpruned network's multiply-accumulates") as caught:
+        find_ratio(overhead, 0.3, of=MACS)
+    assert "macs_target" in caught.value.hint
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_measurement_that_is_none_is_refused(share):
     """A latency of zero, NaN or infinity ends the search."""
-    with pytest.raises(ModelError, match="was measured as"):
+    with pytest.raises(ModelError, match=r"latency at a ratio of 0\.900: measured as"):
         find_ratio(lambda _: share, 0.5)
 
 
-@pytest.mark.parametrize("arguments", [{"target": 0}, {"target": 1}, {"high": 0}, {"high": 1.1}, {"tolerance": -1}, {"most": 1}])
+@pytest.mark.parametrize("arguments", [{"target": 0}, {"target": 1}, {"high": 0}, {"high": 1.1}, {"most": 1}])
 def test_contradictory_arguments_are_refused(arguments):
     """A caller's mistake is a ValueError, before anything is measured."""
     with pytest.raises(ValueError, match="a search needs"):

@@ -142,7 +142,10 @@ def test_a_failed_gate_says_what_to_try_and_a_passed_one_nothing():
     assert "more test frames" in auc.advice  # the change itself is within the margin
     assert '"qat" to compress.quantize.ladder' in harmful.advice
     assert "more test frames" not in harmful.advice
-    assert "compress.prune.latency_target" in apply_gates(AcceptSpec(), difference(0.0), flips(harmful=300), new_network=True)[1].advice
+    assert (
+        "compress.prune (latency_target or macs_target)"
+        in apply_gates(AcceptSpec(), difference(0.0), flips(harmful=300), new_network=True)[1].advice
+    )
     assert "more test frames" in apply_gates(AcceptSpec(), difference(None), flips(frames=0))[0].advice
 
 

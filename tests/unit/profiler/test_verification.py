@@ -61,11 +61,17 @@ def test_a_device_on_which_everything_passes(monkeypatch, tmp_path):
     assert passed
     assert {name: check.status for name, check in checks.items() if check.status != PASS} == {}
     assert list(checks) == [
-        *("digests", "golden-frames tensorrt-int8", "golden-maps tensorrt-int8", "golden-labels tensorrt-int8"),
+        *(
+            "digests",
+            "golden-frames tensorrt-int8",
+            "golden-maps tensorrt-int8",
+            "golden-residual tensorrt-int8",
+            "golden-labels tensorrt-int8",
+        ),
         *("cached-engine tensorrt-int8", "int8-share tensorrt-int8", "reformats tensorrt-int8", "latency-ms tensorrt-int8"),
-        *("golden-frames tensorrt-fp16", "golden-maps tensorrt-fp16", "golden-labels tensorrt-fp16", "cached-engine tensorrt-fp16"),
-        *("reformats tensorrt-fp16", "latency-ms tensorrt-fp16"),
-        *("golden-frames openvino", "golden-maps openvino", "golden-labels openvino", "latency-ms openvino"),
+        *("golden-frames tensorrt-fp16", "golden-maps tensorrt-fp16", "golden-residual tensorrt-fp16", "golden-labels tensorrt-fp16"),
+        *("cached-engine tensorrt-fp16", "reformats tensorrt-fp16", "latency-ms tensorrt-fp16"),
+        *("golden-frames openvino", "golden-maps openvino", "golden-residual openvino", "golden-labels openvino", "latency-ms openvino"),
         *("answering-engine", "fallback-engine"),
     ]
     assert checks["golden-frames tensorrt-int8"].value <= checks["golden-frames tensorrt-int8"].bound == 1e-3
@@ -280,14 +286,35 @@ def with_wrong_maps(engine):
     return dataclasses.replace(engine, compute=compute)
 
 
+def with_turned_maps(engine):
+    """The same, with the columns of its maps the other way round: they add up and point elsewhere."""
+
+    def compute(taken):
+        given = engine.compute(taken)
+        return {**given, "cam": given["cam"][..., ::-1]}
+
+    return dataclasses.replace(engine, compute=compute)
+
+
+def test_maps_that_point_elsewhere_are_told(monkeypatch, tmp_path):
+    """A map that adds up to its logit and is not the one that was proven fails the golden frames too."""
+    _, bundle = built(monkeypatch, tmp_path, int8=with_turned_maps(numpy_engine()))
+    checks, passed = found(bundle)
+    assert not passed
+    assert [checks[f"{name} tensorrt-int8"].status for name in ("golden-frames", "golden-maps", "golden-residual")] == [FAIL, FAIL, PASS]
+    assert checks["golden-maps tensorrt-int8"].value > checks["golden-maps tensorrt-int8"].bound == 1e-3
+    assert "a map differs from the one that was proven" in checks["golden-frames tensorrt-int8"].reason
+    assert checks["answering-engine"].value == "tensorrt-fp16"
+
+
 def test_maps_that_are_wrong_are_told(monkeypatch, tmp_path):
     """An engine whose maps do not add up fails its golden frames when it is built, and is told with how far they are off."""
     _, bundle = built(monkeypatch, tmp_path, int8=with_wrong_maps(numpy_engine()))
     checks, passed = found(bundle)
     assert not passed
     assert (checks["golden-frames tensorrt-int8"].status, checks["golden-maps tensorrt-int8"].status) == (FAIL, FAIL)
-    assert checks["golden-maps tensorrt-int8"].value == pytest.approx(3, abs=1e-3)
-    assert "does not add up" in checks["golden-maps tensorrt-int8"].reason
+    assert checks["golden-residual tensorrt-int8"].value == pytest.approx(3, abs=1e-3)
+    assert "does not add up" in checks["golden-frames tensorrt-int8"].reason
     assert checks["golden-labels tensorrt-int8"].value == 0
     assert checks["answering-engine"].value == "tensorrt-fp16"
 

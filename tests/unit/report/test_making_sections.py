@@ -220,7 +220,7 @@ def test_every_layer_has_its_channels_before_and_after():
     document = full_document()
     del document["pruning"]["layers"]
     assert "Channels kept" not in words(pruning.pruning_section(document))
-    assert "None" not in words(pruning.pruning_section(full_document(pruning__layers=[], pruning__probes=[], pruning__latency_share=None)))
+    assert "None" not in words(pruning.pruning_section(full_document(pruning__layers=[], pruning__probes=[], pruning__share=None)))
 
 
 def test_a_training_shows_both_losses_and_the_epoch_that_was_kept():

@@ -137,16 +137,18 @@ def test_what_runs_on_no_cores_is_refused(path):
     bundle = module.open_bundle(path)
     spec = bundle.manifest.engines[0]
     for other in (dataclasses.replace(spec, settings={**SETTINGS, "DEVICE": "GPU"}), dataclasses.replace(spec, name="tensorrt-int8")):
-        changed = dataclasses.replace(
-            bundle, manifest=dataclasses.replace(bundle.manifest, engines=(other,), golden=_golden(bundle, other))
-        )
+        golden, cam = _golden(bundle, other)
+        changed = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, engines=(other,), golden=golden, cam=cam))
         with pytest.raises(TargetError, match="one frame at a time"):
             module._shared(changed, 1)
 
 
 def _golden(bundle, spec):
-    golden = bundle.manifest.golden
-    return dataclasses.replace(golden, logits={spec.name: "golden/logits.npy"}, tolerance={spec.name: 1.0})
+    golden, cam = bundle.manifest.golden, bundle.manifest.cam
+    return (
+        dataclasses.replace(golden, logits={spec.name: "golden/logits.npy"}, tolerance={spec.name: 1.0}),
+        dataclasses.replace(cam, golden={spec.name: "golden/maps.npy"}, golden_tolerance={spec.name: 1.0}),
+    )
 
 
 def test_a_pool_that_is_closed_answers_nothing(path):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from edgekit.bundle.archive import check_names
@@ -136,6 +136,9 @@ class CamSpec:
             a third output ``offset`` in its place.
         tolerance: Largest |mean + bias − logit| in logit units that the device accepts as rounding.
         scale: Logit units shown as full colour; fixed for the bundle so that frames can be compared.
+        golden: Engine name to member with float32 (frames, maps, rows, columns): the maps of each golden frame. Of all engines; empty in a bundle from before there
+            were golden maps.
+        golden_tolerance: Engine name to the largest accepted difference of a map's element on another machine.
     """
 
     rows: int
@@ -145,6 +148,8 @@ class CamSpec:
     bias: tuple[float, ...]
     tolerance: float
     scale: float
+    golden: dict[str, str] = field(default_factory=dict)
+    golden_tolerance: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (1 <= self.rows <= MAX_SIDE_PX and 1 <= self.columns <= MAX_SIDE_PX):
@@ -158,6 +163,10 @@ class CamSpec:
         if not all(map(math.isfinite, self.bias)):
             raise ValueError("bias must be finite")
         _check_tolerance("tolerance", self.tolerance)
+        if set(self.golden) != set(self.golden_tolerance):
+            raise ValueError("golden and golden_tolerance must name the same engines")
+        for engine, tolerance in self.golden_tolerance.items():
+            _check_tolerance(f"the golden_tolerance of {engine!r}", tolerance)
         if not 0 < self.scale < math.inf:
             raise ValueError(f"scale must be above 0, not {self.scale}")
 
@@ -309,6 +318,7 @@ class Manifest:
             if not _SHA256.fullmatch(digest):
                 raise ValueError(f"the source {source!r} needs a sha256 of 64 lower-case hex digits")
         self._check_outputs()
+        self._check_engines()
         if self.members:
             self._check_members()
 
@@ -332,19 +342,25 @@ class Manifest:
         for label in self.decision.thresholds:
             if label not in self.output.labels:
                 raise ValueError(f"decision.thresholds names {label!r}, which is not one of the labels {list(self.output.labels)}")
+
+    def _check_engines(self) -> None:
         engines = {engine.name for engine in self.engines}
         if set(self.golden.logits) != engines:
             raise ValueError(f"golden has logits of {sorted(self.golden.logits)} for the engines {sorted(engines)}")
         if self.gate is not None and not set(self.gate.features) <= engines:
             raise ValueError(f"gate judges features of {sorted(self.gate.features)}, the engines are {sorted(engines)}")
-        if self.state is not None and set(self.state.golden) != engines:
-            raise ValueError(f"state has golden states of {sorted(self.state.golden)} for the engines {sorted(engines)}")
+        maps, states = (None if part is None else part.golden for part in (self.cam, self.state))
+        if maps and set(maps) != engines:
+            raise ValueError(f"cam has golden maps of {sorted(maps)} for the engines {sorted(engines)}")
+        if states is not None and set(states) != engines:
+            raise ValueError(f"state has golden states of {sorted(states)} for the engines {sorted(engines)}")
 
     def _check_members(self) -> None:
         check_names([*self.members, MANIFEST_NAME])
         used = {name for engine in self.engines for name in engine.files.values()}
         states = () if self.state is None else self.state.golden.values()
-        golden = {self.golden.frames, *self.golden.logits.values(), *states}
+        maps = () if self.cam is None else self.cam.golden.values()
+        golden = {self.golden.frames, *self.golden.logits.values(), *maps, *states}
         gate = frozenset() if self.gate is None else self.gate.members
         for folder, names in ((MODEL_FOLDER, used), (GOLDEN_FOLDER, golden), (GATE_FOLDER, gate)):
             for name in sorted(names):

@@ -15,6 +15,7 @@ from typing import Literal
 Rung = Literal["ptq", "ptq-full", "ptq-asymmetric", "ptq-no-smoothquant", "float-fallback", "qat", "float"]
 Criterion = Literal["l1", "l2", "taylor", "bn-scale"]
 Scope = Literal["isomorphic", "global"]
+PruneMeasure = Literal["latency", "macs"]
 Precision = Literal["auto", "f32", "bf16", "f16"]
 
 
@@ -54,7 +55,10 @@ class PruneSpec:
     Attributes:
         criterion: What a channel is worth; a name of `compiler/prune/criteria.py`.
         scope: Whether channels compete within structures of one kind (isomorphic) or across the whole network (global).
-        latency_target: Latency of the pruned INT8 model in parts of the unpruned INT8 model's, both measured on the compile's host. In (0, 1).
+        latency_target: Latency of the pruned INT8 model in parts of the unpruned INT8 model's, both measured on the compile's host. In (0, 1); None where
+            multiply-accumulates decide.
+        macs_target: Multiply-accumulates of the pruned network in parts of the unpruned one's, for a target whose latency cannot be measured on the compile's
+            host. In (0, 1); None where the latency decides.
         steps: Steps in which the channels are taken out, with a recovery between them.
         recovery_epochs: Epochs of distillation after every step but the last.
         max_ratio: Largest share of channels that may be taken out of one structure. In (0, 1).
@@ -63,21 +67,34 @@ class PruneSpec:
 
     criterion: Criterion = "taylor"
     scope: Scope = "isomorphic"
-    latency_target: float
+    latency_target: float | None = None
+    macs_target: float | None = None
     steps: int = 3
     recovery_epochs: int = 1
     max_ratio: float = 0.9
     round_to: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.latency_target < 1:
-            raise ValueError(f"latency_target is a share of the unpruned latency, above 0 and below 1, not {self.latency_target}")
+        if (self.latency_target is None) == (self.macs_target is None):
+            raise ValueError("prune needs one of latency_target and macs_target, which say how much goes")
+        if not 0 < self.target < 1:
+            raise ValueError(f"{self.measure}_target is a share of the unpruned network's, above 0 and below 1, not {self.target}")
         if not 1 <= self.steps <= 50 or not 0 <= self.recovery_epochs <= 1000:
             raise ValueError("steps must be 1 to 50 and recovery_epochs 0 to 1000")
         if not 0 < self.max_ratio < 1:
             raise ValueError(f"max_ratio must be above 0 and below 1, not {self.max_ratio}")
         if self.round_to is not None and not 1 <= self.round_to <= 256:
             raise ValueError(f"round_to must be between 1 and 256 channels, not {self.round_to}")
+
+    @property
+    def measure(self) -> PruneMeasure:
+        """What says how much goes."""
+        return "latency" if self.latency_target is not None else "macs"
+
+    @property
+    def target(self) -> float:
+        """What is asked for, in parts of the unpruned network's."""
+        return self.latency_target if self.latency_target is not None else self.macs_target or 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,7 +274,7 @@ class CompressSpec:
         prune: Structured pruning; None for none.
         distill: Training of the student on the teacher's answers; None for none.
         quantize: The ladder.
-        search: Whether criterion, ratio and rung are searched for; `latency_target` then has no say.
+        search: Whether criterion, ratio and rung are searched for, by latency; the target of `prune` then has no say.
         study: Of the search.
     """
 

@@ -65,10 +65,12 @@ def check_machine(target: Target, recipe: Recipe) -> None:
             f"[accept] max_latency_ms is about {target.name}, whose latency cannot be measured on this machine",
             hint='leave it out; on the device, edgekit profile BUNDLE --fail-if "latency_ms.p99 > …" measures it',
         )
-    if dialect_of(target).oracle and (recipe.compress.prune is not None or recipe.compress.search):
+    prune = recipe.compress.prune
+    if dialect_of(target).oracle and (recipe.compress.search or (prune is not None and prune.measure == "latency")):
+        asked = "search decides" if recipe.compress.search else "prune.latency_target decides"
         raise TargetError(
-            f"[compress] prune and search decide by the latency on {target.name}, which cannot be measured on this machine",
-            hint="give the recipe a student instead, or prune for a target of this machine and compile the result for the device",
+            f"[compress] {asked} by the latency on {target.name}, which cannot be measured on this machine",
+            hint="say with prune.macs_target, and without a search, how many multiply-accumulates may be left, or give the recipe a student",
         )
 
 

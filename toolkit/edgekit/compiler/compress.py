@@ -4,8 +4,8 @@ Rules this file keeps:
 
 1. Every step is a stage with a result of its own, so an interrupted compile goes on at the step, and inside training at the epoch.
 2. How much is pruned is measured twice: on the network as it starts, for the schedule of the steps, and on the recovered one, for the last cut. The recipe's
-   latency target is about that last cut; `finish` says where the packed artefact, of another rung perhaps, misses it. A search decides by its own front, and the
-   latency target has no say in it.
+   target is about that last cut; `finish` says where the packed artefact, of another rung perhaps, misses a latency. A search decides by its own front, and the
+   target has no say in it. Where the latency cannot be measured here, multiply-accumulates decide (`macs_target`).
 3. A recipe that only quantizes passes through here untouched, also where the model is no network of PyTorch.
 """
 
@@ -33,7 +33,7 @@ from edgekit.compiler.stages.explain import ExplainedGraph, ExplainStage
 from edgekit.compiler.stages.frames import FramesStage
 from edgekit.compiler.stages.load import FloatGraph, LazySource, LoadStage
 from edgekit.compiler.stages.measure import MeasureStage
-from edgekit.compiler.stages.prune import Cut, PruneStage, Ratio, RatioStage
+from edgekit.compiler.stages.prune import Cut, MacsRatioStage, PruneStage, Ratio, RatioStage
 from edgekit.compiler.stages.qat import QatStage
 from edgekit.compiler.stages.quantize import Artefact
 from edgekit.compiler.stages.train import Teacher, Trained, TrainingFrames, TrainStage
@@ -172,7 +172,7 @@ class Compressor:
         return n.Network(architecture=architecture)
 
     def prune(self, network: n.Network, spec: PruneSpec, distill: DistillSpec) -> n.Network:
-        """Takes channels out in steps, with a recovery between them, until the INT8 candidate is as fast as asked."""
+        """Takes channels out in steps, with a recovery between them, until the INT8 candidate is as fast, or the network as small, as asked."""
         wanted = self._ratio(self._cut(network, spec), label="of the trained model").ratio
         if spec.steps > 1:
             network = self.prune_to(network, spec, distill, wanted, steps=spec.steps - 1)
@@ -207,6 +207,10 @@ class Compressor:
             BaselineStage(source=self._source(network), graph=graph, split=self.prepared.splits["val"]), label="student on val"
         )
         notes = [f"student: {note}" for note in graph.notes]
+        if self.pruning is not None and self.pruning["measure"] == "macs":
+            notes.append(
+                f"pruning left {self.pruning['share']:.1%} of the multiply-accumulates; what that is worth in time is measured on the device: edgekit profile"
+            )
         return Compressed(
             is_new=True,
             graph=graph,
@@ -260,16 +264,16 @@ class Compressor:
         return n.NetworkSource(network, self.prepared.recipe.model, self.prepared.recipe.input)
 
     def _cut(self, network: n.Network, spec: PruneSpec) -> Cut:
-        return Cut(
-            network=network,
-            spec=spec,
-            round_to=self._round_to(spec),
-            frames=self.frames,
-        )
+        return Cut(network=network, spec=spec, round_to=self._round_to(spec), frames=self.frames)
 
     def _ratio(self, cut: Cut, *, label: str) -> Ratio:
+        found = self.workspace.run(self._timed(cut) if cut.spec.measure == "latency" else MacsRatioStage(cut=cut), label=label)
+        self.tell_pruning(cut.spec, found.document)
+        return found
+
+    def _timed(self, cut: Cut) -> RatioStage:
         recipe = self.prepared.recipe
-        stage = RatioStage(
+        return RatioStage(
             cut=cut,
             model=recipe.model,
             engine=self.engine(self.int8_reference),
@@ -278,9 +282,6 @@ class Compressor:
             frame=self.prepared.calibration.tensors[:1],
             map=recipe.explain.map,
         )
-        found = self.workspace.run(stage, label=label)
-        self.tell_pruning(cut.spec, found.document)
-        return found
 
     def _quantize_candidate(self, graph: ExplainedGraph) -> Stage[Artefact]:
         """A candidate is only timed: few frames give it ranges."""
@@ -293,8 +294,10 @@ class Compressor:
         self.pruning = {
             "criterion": spec.criterion,
             "scope": spec.scope,
-            "latency_target": spec.latency_target,
-            "latency_share": document["share"],
+            "measure": "latency" if self.prepared.recipe.compress.search else spec.measure,
+            "target": None if self.prepared.recipe.compress.search else spec.target,
+            "share": document["share"],
+            "unpruned_macs": document.get("unpruned_macs"),
             "round_to": self._round_to(spec),
             "host": document["host"],
             "probes": document["probes"],

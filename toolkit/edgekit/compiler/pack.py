@@ -41,6 +41,7 @@ from edgekit.errors import ModelError
 from edgekit.evaluation.gates import GateResult
 from edgekit.imaging import phantom
 from edgekit.imaging.preprocess import preprocess
+from edgekit.runtime.engines.base import RawOutput
 from edgekit.runtime.selftest import answer_clip
 from edgekit.schema.input_gate import InputGateSpec
 from edgekit.schema.model_io import InputSpec
@@ -50,7 +51,7 @@ GOLDEN_SEED = 20260101
 FRAMES_MEMBER = "golden/frames.npy"
 REPORT_MEMBER = "report/summary.json"
 
-# Another CPU rounds int8 sums alike but float32 ones not: measured in parts of the logits' spread on the validation frames.
+# Another CPU rounds int8 sums alike but float32 ones not: measured in parts of the spread, of logits or of maps' elements, on the validation frames.
 _GOLDEN_TOLERANCE = 0.05
 _RESIDUAL_TOLERANCE = 1e-3
 _LEAST_TOLERANCE = 1e-4
@@ -64,7 +65,7 @@ def engine_spec(target: Target, artefact: Artefact) -> EngineSpec:
 
 
 def cam_spec(graph: ExplainedGraph, measured: Measured) -> CamSpec | None:
-    """The manifest's entry of the map, its fixed scale taken from the validation frames.
+    """The manifest's entry of the map, its fixed scale taken from the validation frames; the golden maps come when it is packed.
 
     Full colour stands for the 99th percentile of the evidence for the answers given on `val`.
     """
@@ -154,12 +155,17 @@ def assemble(recipe: Recipe, target: Target, proofs: Sequence[Proof]) -> tuple[M
     golden: dict[str, str] = {}
     tolerance: dict[str, float] = {}
     states: dict[str, NDArray[np.float32]] = {}
+    cam = shared_cam(proofs)
+    golden_maps: dict[str, str] = {}
+    map_tolerance: dict[str, float] = {}
     for proof in proofs:
         answers = answer_clip(open_artefact(proof.artefact, proof.engine, oracle=proof.oracle), tensors)
-        expected = np.stack([raw.logits for raw in answers])
         golden[proof.engine.name] = f"golden/{proof.engine.name}-logits.npy"
-        tolerance[proof.engine.name] = _tolerance(proof, tensors, expected)
-        members[golden[proof.engine.name]] = dump_array(expected)
+        tolerance[proof.engine.name], map_tolerance[proof.engine.name] = _tolerances(proof, tensors, answers)
+        members[golden[proof.engine.name]] = dump_array(np.stack([raw.logits for raw in answers]))
+        if cam is not None:
+            golden_maps[proof.engine.name] = f"golden/{proof.engine.name}-maps.npy"
+            members[golden_maps[proof.engine.name]] = dump_array(_maps(answers))
         if first.graph.state is not None:
             states[proof.engine.name] = np.stack([raw.next_state for raw in answers if raw.next_state is not None])
         members |= {proof.engine.files[role]: path.read_bytes() for role, path in proof.artefact.files.items()}
@@ -182,7 +188,7 @@ def assemble(recipe: Recipe, target: Target, proofs: Sequence[Proof]) -> tuple[M
         input=recipe.input,
         output=recipe.model.output,
         decision=Decision(temperature=first.temperature, thresholds=first.thresholds),
-        cam=shared_cam(proofs),
+        cam=None if cam is None else dataclasses.replace(cam, golden=golden_maps, golden_tolerance=map_tolerance),
         cam_reason=first.graph.reason,
         golden=GoldenSpec(
             frames=FRAMES_MEMBER,
@@ -216,19 +222,27 @@ def _state_spec(graph: ExplainedGraph, states: Mapping[str, NDArray[np.float32]]
     return spec, {members[name]: dump_array(found) for name, found in states.items()}
 
 
-def _tolerance(proof: Proof, tensors: NDArray[np.uint8], expected: NDArray[np.float32]) -> float:
-    """How far logits may be from the golden ones on a device.
+def _tolerances(proof: Proof, tensors: NDArray[np.uint8], answers: Sequence[RawOutput]) -> tuple[float, float]:
+    """How far logits, and elements of maps, may be from the golden ones on a device; 0 for the maps where there is none.
 
     Where the engine did not run, twice what rounding float16 results or not makes of the golden frames, if that is more: a device rounds the same sums in another order,
     and each may move an integer behind it by a step.
     """
-    allowed = _GOLDEN_TOLERANCE * float(proof.measured_val.logits.std())
+    val = proof.measured_val
+    logits = _GOLDEN_TOLERANCE * float(val.logits.std())
+    maps = 0.0 if val.maps is None else _GOLDEN_TOLERANCE * float(val.maps.std())
     if proof.oracle and proof.artefact.precision != "f32":
         members = {proof.engine.files[role]: memoryview(path.read_bytes()) for role, path in proof.artefact.files.items()}
-        answers = answer_clip(open_oracle(proof.engine, members, rounds_halves=False), tensors)
-        unrounded = np.stack([raw.logits for raw in answers])
-        allowed = max(allowed, 2 * float(np.abs(unrounded - expected).max()))
-    return _LEAST_TOLERANCE + allowed
+        unrounded = answer_clip(open_oracle(proof.engine, members, rounds_halves=False), tensors)
+        logits = max(logits, 2 * max(float(np.abs(one.logits - other.logits).max()) for one, other in zip(unrounded, answers, strict=True)))
+        if val.maps is not None:
+            maps = max(maps, 2 * float(np.abs(_maps(unrounded) - _maps(answers)).max()))
+    return _LEAST_TOLERANCE + logits, 0.0 if val.maps is None else _LEAST_TOLERANCE + maps
+
+
+def _maps(answers: Sequence[RawOutput]) -> NDArray[np.float32]:
+    """The maps of answers that have them, float32 (frames, maps, rows, columns)."""
+    return np.stack([raw.cam for raw in answers if raw.cam is not None])
 
 
 def shared_cam(proofs: Sequence[Proof]) -> CamSpec | None:

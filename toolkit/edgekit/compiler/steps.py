@@ -63,8 +63,8 @@ def against_target(proving: Proving, made: list[dict[str, Any]]) -> dict[str, An
     unpruned = next((step["latency_ms"] for step in made if step["name"] == UNPRUNED), None)
     if pruning is None or unpruned is None or made[-1]["latency_ms"] is None:
         return {"pruning": pruning, "notes": notes}
-    packed, target = made[-1]["latency_ms"] / unpruned, pruning["latency_target"]
-    if packed > target and proving.compressed.search is None:
+    packed, target = made[-1]["latency_ms"] / unpruned, pruning["target"]
+    if pruning["measure"] == "latency" and target is not None and packed > target:
         notes = [*notes, f"the packed artefact takes {packed:.1%} of the unpruned INT8 latency, more than the {target:.1%} asked for"]
     return {"pruning": {**pruning, "packed_share": packed}, "notes": notes}
 

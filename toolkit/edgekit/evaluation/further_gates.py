@@ -187,9 +187,7 @@ def _latency_gate(bound: float, budgets: Budgets) -> GateResult:
         f"The median latency of one frame is {value:.2f} ms, {'within' if passed else 'more than'} the allowed {bound:g} ms, measured on {budgets.host}. "
         "It stands for no other device."
     )
-    advice = (
-        "lower compress.prune.latency_target, a smaller student, or fewer layers left in floating point (compress.quantize.fallback_layers)"
-    )
+    advice = "lower the target of compress.prune (latency_target or macs_target), take a smaller student, or fewer layers left in floating point (compress.quantize.fallback_layers)"
     return result("latency_ms", value, bound, "passed" if passed else "failed", (text, advice))
 
 
@@ -199,5 +197,7 @@ def _size_gate(bound: float, budgets: Budgets) -> GateResult:
     value = budgets.size_bytes / BYTES_PER_MB
     passed = value <= bound
     text = f"The bundle has {value:.2f} MB, {'within' if passed else 'more than'} the allowed {bound:g} MB."
-    advice = "quantize instead of the rung float, lower compress.prune.latency_target, or take a smaller student"
+    advice = (
+        "quantize instead of the rung float, lower the target of compress.prune (latency_target or macs_target), or take a smaller student"
+    )
     return result("size_mb", value, bound, "passed" if passed else "failed", (text, advice))

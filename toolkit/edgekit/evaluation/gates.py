@@ -73,7 +73,7 @@ def nearer_to_the_reference(*, new_network: bool) -> str:
     """What to try where a model answers too differently, the cheapest first."""
     rungs = 'add "ptq-full", "float-fallback" or "qat" to compress.quantize.ladder, or take more calibration frames'
     if new_network:
-        return f"raise compress.prune.latency_target or compress.distill.epochs, or take a larger student; {rungs}"
+        return f"raise the target of compress.prune (latency_target or macs_target) or compress.distill.epochs, or take a larger student; {rungs}"
     return rungs
 
 

@@ -90,6 +90,7 @@ def compile_ahead(bundle: Bundle, spec: EngineSpec, cache: EngineCache, progress
         max_difference=check.max_difference,
         tolerance=tolerance,
         max_residual=check.max_residual,
+        max_map_difference=check.max_map_difference,
         label_changes=check.label_changes,
     )
 

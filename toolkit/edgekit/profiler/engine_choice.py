@@ -57,6 +57,7 @@ class Tried:
         max_difference: Largest |Δlogit|; None where not run.
         tolerance: What was allowed.
         max_residual: Largest |mean of a map + bias − logit|; None where the bundle has no maps or not run.
+        max_map_difference: Largest difference of a map's element from where the bundle was proven; None as before.
         label_changes: Golden frames with other labels than where the bundle was proven; None where not run.
         latency_ms: Median of one frame on the engine alone, without preprocessing; None where not timed.
         earlier: Whether an earlier build found this, and it still holds.
@@ -70,6 +71,7 @@ class Tried:
     max_difference: float | None
     tolerance: float
     max_residual: float | None = None
+    max_map_difference: float | None = None
     label_changes: int | None = None
     latency_ms: float | None = None
     earlier: bool = False
@@ -214,6 +216,7 @@ def _try(bundle: Bundle, spec: EngineSpec, cache: EngineCache, progress: Progres
         max_difference=check.max_difference,
         tolerance=tolerance,
         max_residual=check.max_residual,
+        max_map_difference=check.max_map_difference,
         label_changes=check.label_changes,
     )
 

@@ -129,19 +129,27 @@ def _engine_checks(bundle: Bundle, spec: EngineSpec, budget: Budget, entries: di
 
 
 def _golden_parts(bundle: Bundle, found: EngineCheck) -> list[Check]:
-    """What the golden frames showed beside the logits: whether maps add up, and how many answers changed, which is told and fails nothing."""
+    """What the golden frames showed beside the logits: the maps and whether they add up, and how many answers changed, which is told and fails nothing."""
     labels = Check(name=f"golden-labels {found.engine}", status=NOT_RUN, reason="no logits to compare")
     if found.label_changes is not None:
         labels = Check(name=labels.name, status=PASS, value=found.label_changes, reason=f"of {found.frames} frames have other labels")
     cam = bundle.manifest.cam
     if cam is None:
         return [labels]
-    maps = Check(name=f"golden-maps {found.engine}", status=NOT_RUN, bound=cam.tolerance, reason="no maps to look at")
-    if found.label_changes is not None:
-        residual = found.max_residual
-        fits = residual is not None and residual <= cam.tolerance
-        maps = dataclasses.replace(maps, status=PASS if fits else FAIL, value=residual, reason="" if fits else found.reason)
-    return [maps, labels]
+    maps = _map_check(f"golden-maps {found.engine}", found.max_map_difference, cam.golden_tolerance.get(found.engine), found)
+    return [maps, _map_check(f"golden-residual {found.engine}", found.max_residual, cam.tolerance, found), labels]
+
+
+def _map_check(name: str, value: float | None, bound: float | None, found: EngineCheck) -> Check:
+    if bound is None:
+        return Check(name=name, status=NOT_RUN, reason="the bundle is from before there were golden maps; compile it again")
+    if found.label_changes is None:
+        return Check(name=name, status=NOT_RUN, bound=bound, reason="no maps to look at")
+    if value is None:
+        return Check(name=name, status=FAIL, bound=bound, reason="a map is not finite, or is not there")
+    return Check(
+        name=name, status=PASS if value <= bound else FAIL, value=value, bound=bound, reason="" if value <= bound else "it differs by more"
+    )
 
 
 def _measurements(spec: EngineSpec) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ the same, not that the answers on patients are right: that is what the acceptanc
 
 Rules this file keeps:
 
-1. PASS: every logit, and of a recurrent classifier every state, is within the tolerance of the one that was proven, and every map is finite and adds up to its
-   logit.
+1. PASS: every logit, every element of a map, and of a recurrent classifier every state, is within the tolerance of the one that was proven, and every map adds up
+   to its logit. That it adds up is not enough: a map may point elsewhere and have the same mean.
 2. FAIL: it is not, or the engine failed on a frame. NOT RUN: the engine cannot be opened here.
 3. To a recurrent classifier the golden frames are one clip in their order, from its first state on.
 4. An answer that changed is told and fails nothing: a synthetic frame may lie on the border between two labels, and the tolerance is the bound.
@@ -41,6 +41,7 @@ class EngineCheck:
         reason: Why it failed or was not run.
         max_residual: Largest |mean of a map + bias − logit|; None where the bundle has no maps, where they are not finite, or when not run.
         label_changes: Golden frames that are answered with other labels than the machine gave that the bundle was proven on; None when not run.
+        max_map_difference: Largest difference of a map's element; None as for `max_residual`, and where the bundle has no golden maps.
     """
 
     engine: str
@@ -51,6 +52,7 @@ class EngineCheck:
     reason: str
     max_residual: float | None = None
     label_changes: int | None = None
+    max_map_difference: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,8 @@ class Golden:
         frames: uint8 (frames, rows, columns, channels).
         logits: float32 (frames, outputs), finite.
         tolerance: Largest |Δlogit|.
+        maps: float32 (frames, maps, rows, columns), finite; None where the bundle has none.
+        map_tolerance: Largest difference of a map's element.
         states: The state after each frame, float32 (frames, *shape of the state), finite; None where the classifier is not recurrent.
         state_tolerance: Largest difference of an element of a state.
     """
@@ -68,6 +72,8 @@ class Golden:
     frames: NDArray[np.uint8]
     logits: NDArray[np.float32]
     tolerance: float
+    maps: NDArray[np.float32] | None = None
+    map_tolerance: float = 0.0
     states: NDArray[np.float32] | None = None
     state_tolerance: float = 0.0
 
@@ -139,13 +145,22 @@ def read_golden(bundle: Bundle, spec: EngineSpec) -> Golden:
             hint="compile it again",
         )
     golden = Golden(frames=frames, logits=expected, tolerance=manifest.golden.tolerance[spec.name])
-    if manifest.state is None:
-        return golden
-    states = bundle.load_array(manifest.state.golden[spec.name])
-    wanted = (len(frames), *manifest.state.shape)
-    if states.dtype != np.float32 or states.shape != wanted or not np.isfinite(states).all():
-        raise BundleError(f"{bundle.path}: the golden states {states.shape} are not {wanted}, float32 and finite", hint="compile it again")
-    return dataclasses.replace(golden, states=states, state_tolerance=manifest.state.tolerance[spec.name])
+    if manifest.cam is not None and manifest.cam.golden:
+        cam = manifest.cam
+        maps = _golden_member(bundle, "maps", cam.golden[spec.name], (len(frames), cam.maps, cam.rows, cam.columns))
+        golden = dataclasses.replace(golden, maps=maps, map_tolerance=cam.golden_tolerance[spec.name])
+    if manifest.state is not None:
+        state = manifest.state
+        states = _golden_member(bundle, "states", state.golden[spec.name], (len(frames), *state.shape))
+        golden = dataclasses.replace(golden, states=states, state_tolerance=state.tolerance[spec.name])
+    return golden
+
+
+def _golden_member(bundle: Bundle, what: str, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    found = bundle.load_array(name)
+    if found.dtype != np.float32 or found.shape != shape or not np.isfinite(found).all():
+        raise BundleError(f"{bundle.path}: the golden {what} {found.shape} are not {shape}, float32 and finite", hint="compile it again")
+    return found
 
 
 def compare(manifest: Manifest, spec: EngineSpec, golden: Golden, found: list[RawOutput]) -> EngineCheck:
@@ -153,6 +168,7 @@ def compare(manifest: Manifest, spec: EngineSpec, golden: Golden, found: list[Ra
     logits = np.stack([raw.logits for raw in found])
     difference = float(np.abs(logits - golden.logits).max())
     residual, reason = None if manifest.cam is None else _worst_residual(manifest.cam, found), ""
+    apart_maps = None if golden.maps is None or residual is None or not np.isfinite(residual) else _maps_apart(golden, found)
     if not difference <= golden.tolerance:
         reason = "this machine's arithmetic differs from the one the bundle was proven with"
     elif (apart := _states_apart(golden, found)) > golden.state_tolerance:
@@ -161,6 +177,8 @@ def compare(manifest: Manifest, spec: EngineSpec, golden: Golden, found: list[Ra
         reason = "a map is not finite"
     elif residual is not None and manifest.cam is not None and residual > manifest.cam.tolerance:
         reason = f"a map does not add up to its logit: off by {residual:.3g} logit units, {manifest.cam.tolerance:.3g} allowed"
+    elif apart_maps is not None and not apart_maps <= golden.map_tolerance:
+        reason = f"a map differs from the one that was proven: off by {apart_maps:.3g} logit units, {golden.map_tolerance:.3g} allowed"
     return EngineCheck(
         engine=spec.name,
         status="FAIL" if reason else "PASS",
@@ -170,7 +188,16 @@ def compare(manifest: Manifest, spec: EngineSpec, golden: Golden, found: list[Ra
         reason=reason,
         max_residual=residual if residual is not None and np.isfinite(residual) else None,
         label_changes=int((_answers(manifest, spec, logits) != _answers(manifest, spec, golden.logits)).any(axis=1).sum()),
+        max_map_difference=apart_maps,
     )
+
+
+def _maps_apart(golden: Golden, found: list[RawOutput]) -> float:
+    """Largest difference of an element of a map; infinite where their sizes differ."""
+    maps = np.stack([raw.cam for raw in found if raw.cam is not None])
+    if golden.maps is None or maps.shape != golden.maps.shape:
+        return float("inf")
+    return float(np.abs(maps - golden.maps).max())
 
 
 def _states_apart(golden: Golden, found: list[RawOutput]) -> float:

@@ -1,6 +1,6 @@
-"""Finds how much must go for a latency target, by measuring.
+"""Finds how much must go for a target of latency or of multiply-accumulates, by measuring.
 
-The latency of a pruned network over its ratio falls, but in steps (channels go in blocks) and under noise. The search therefore keeps a bracket, one ratio that
+What a pruned network costs over its ratio falls, but in steps (channels go in blocks) and, where it is timed, under noise. The search therefore keeps a bracket, one ratio that
 missed the target and one that met it, and narrows it by regula falsi with bisection where that stalls (as in Dowell & Jarratt, 1971, halving the weight of an
 end that stays).
 
@@ -31,11 +31,31 @@ class Probe:
 
     Attributes:
         ratio: Share of the channels that were gone.
-        share: Latency in parts of the unpruned network's.
+        share: What is left of what is measured, in parts of the unpruned network's.
     """
 
     ratio: float
     share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """What is measured.
+
+    Attributes:
+        what: Its words in messages.
+        key: The key of `compress.prune` that asks for it.
+        tolerance: A share this much below the target is near enough.
+    """
+
+    what: str
+    key: str
+    tolerance: float
+
+
+LATENCY = Measure(what="latency", key="latency_target", tolerance=0.03)
+MACS = Measure(what="multiply-accumulates", key="macs_target", tolerance=0.01)
+"""A count is exact, so it is searched for more narrowly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +64,7 @@ class Search:
 
     Attributes:
         ratio: The smallest measured ratio that met the target.
-        share: Its latency, in parts of the unpruned network's.
+        share: What was measured at it, in parts of the unpruned network's.
         target: What was asked for.
         probes: Every measurement, in order.
     """
@@ -56,16 +76,21 @@ class Search:
 
 
 def find_ratio(
-    measure: Callable[[float], float], target: float, *, high: float = 0.9, tolerance: float = 0.03, most: int = MOST_PROBES
+    measure: Callable[[float], float],
+    target: float,
+    *,
+    high: float = 0.9,
+    most: int = MOST_PROBES,
+    of: Measure = LATENCY,
 ) -> Search:
-    """Finds the smallest ratio that meets a latency target.
+    """Finds the smallest ratio that meets a target.
 
     Args:
-        measure: Takes a ratio and returns the latency of the network pruned by it, in parts of the unpruned network's.
+        measure: Takes a ratio and returns what is left of the measured quantity in the network pruned by it, in parts of the unpruned network's.
         target: Largest share that is wanted, above 0 and below 1.
         high: The largest ratio.
-        tolerance: A share this much below the target is near enough.
         most: Measurements at most, at least 2.
+        of: What is measured.
 
     Returns:
         The ratio, and how it was found.
@@ -74,21 +99,21 @@ def find_ratio(
         ModelError: The largest ratio does not meet the target, or a measurement is no positive number.
         ValueError: The arguments contradict each other.
     """
-    if not 0 < target < 1 or not 0 < high <= 1 or tolerance < 0 or most < 2:
+    if not 0 < target < 1 or not 0 < high <= 1 or most < 2:
         raise ValueError("a search needs a target between 0 and 1, a largest ratio of at most 1, and at least two measurements")
-    probes = [_probe(measure, high)]
+    probes = [_probe(measure, high, of)]
     best = probes[0]
     if best.share > target:
         raise ModelError(
-            f"pruning does not reach {target:.0%} of the unpruned latency: with {high:.0%} of the channels gone it is {best.share:.0%}",
-            hint=f"raise prune.latency_target above {best.share:.2f}, raise prune.max_ratio, or choose a smaller student",
+            f"pruning does not reach {target:.0%} of the unpruned network's {of.what}: with {high:.0%} of the channels gone it is {best.share:.0%}",
+            hint=f"raise prune.{of.key} above {best.share:.2f}, raise prune.max_ratio, or choose a smaller student",
         )
     # The middle of what is near enough is aimed at. The unpruned network has the share 1; that needs no measurement.
-    aim = target - tolerance / 2
+    aim = target - of.tolerance / 2
     missed, excess, room = 0.0, 1 - aim, best.share - aim
     last_met: bool | None = None
-    while len(probes) < most and best.share < target - tolerance and best.ratio - missed > NARROWEST:
-        probe = _probe(measure, _next(missed, excess, best.ratio, room))
+    while len(probes) < most and best.share < target - of.tolerance and best.ratio - missed > NARROWEST:
+        probe = _probe(measure, _next(missed, excess, best.ratio, room), of)
         probes.append(probe)
         met = probe.share <= target
         if met:
@@ -107,10 +132,8 @@ def _next(missed: float, excess: float, met: float, room: float) -> float:
     return missed + min(max(part, 0.1), 0.9) * (met - missed)
 
 
-def _probe(measure: Callable[[float], float], ratio: float) -> Probe:
+def _probe(measure: Callable[[float], float], ratio: float, of: Measure) -> Probe:
     share = float(measure(ratio))
     if not math.isfinite(share) or share <= 0:
-        raise ModelError(
-            f"the latency at a ratio of {ratio:.3f} was measured as {share}", hint="measure again on an otherwise idle machine"
-        )
+        raise ModelError(f"{of.what} at a ratio of {ratio:.3f}: measured as {share}", hint="measure again on an otherwise idle machine")
     return Probe(ratio=ratio, share=share)

@@ -1,6 +1,6 @@
 """ratio and prune: how many channels go is measured, then they go.
 
-The decision is a stage of its own: it rests on times, which no second run repeats, and everything after it must be repeatable. A resumed or repeated compile
+The decision is a stage of its own: it may rest on times, which no second run repeats, and everything after it must be repeatable. A resumed or repeated compile
 in the same work folder takes the recorded decision.
 """
 
@@ -134,7 +134,7 @@ class RatioStage(Stage[Ratio]):
         return {
             "cut": self.cut.key(),
             "map": self.map,
-            "latency_target": self.cut.spec.latency_target,
+            "latency_target": self.cut.spec.target,
             "engine": encode(self.engine),
             "reference": self.reference.sha256,
             "host": timing.host_name(),
@@ -154,7 +154,7 @@ class RatioStage(Stage[Ratio]):
             progress.note(f"{ratio:.1%} of the channels out: {measured.share:.1%} of the unpruned INT8 latency on this host{unsteady}")
             return measured.share
 
-        found = find_ratio(share, self.cut.spec.latency_target, high=self.cut.spec.max_ratio)
+        found = find_ratio(share, self.cut.spec.target, high=self.cut.spec.max_ratio)
         document = {"ratio": found.ratio, "share": found.share, "probes": probes, "host": timing.host_name()}
         (folder / RATIO).write_text(json.dumps(document, allow_nan=False))
 
@@ -187,8 +187,53 @@ class RatioStage(Stage[Ratio]):
         return measured, sum(parameter.numel() for parameter in candidate.parameters())
 
     def ensures(self, folder: Path) -> Ratio:
-        document = json.loads((folder / RATIO).read_text())
-        return Ratio(ratio=document["ratio"], document=document, sha256=file_digest(folder / RATIO))
+        return _recorded(folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MacsRatioStage(Stage[Ratio]):
+    """Finds the smallest ratio that leaves at most as many multiply-accumulates as the recipe asks for; no clock is looked at.
+
+    Attributes:
+        cut: What is cut, and how.
+    """
+
+    name: ClassVar[str] = "ratio"
+    cut: Cut
+
+    def requires(self) -> Mapping[str, object]:
+        return {"cut": self.cut.key(), "macs_target": self.cut.spec.target}
+
+    def apply(self, folder: Path, progress: Progress) -> None:
+        from edgekit.compiler.prune import plan
+        from edgekit.compiler.prune.macs import multiply_accumulates
+        from edgekit.compiler.prune.search_ratio import MACS, MOST_PROBES, find_ratio
+
+        example = example_frame(self.cut.frames.input)
+        unpruned = multiply_accumulates(self.cut.network.architecture.build().eval(), example)
+        probes: list[dict[str, object]] = []
+
+        def share(ratio: float) -> float:
+            module = self.cut.network.build().eval()
+            pruned = plan.apply_plan(module, self.cut.plan(module, ratio))
+            left = multiply_accumulates(pruned, example)
+            parameters = sum(parameter.numel() for parameter in pruned.parameters())
+            probes.append({"ratio": ratio, "parameters": parameters, "macs": left, "share": left / unpruned})
+            progress.step(len(probes), MOST_PROBES)
+            progress.note(f"{ratio:.1%} of the channels out: {left / unpruned:.1%} of the unpruned network's multiply-accumulates")
+            return left / unpruned
+
+        found = find_ratio(share, self.cut.spec.target, high=self.cut.spec.max_ratio, of=MACS)
+        document = {"ratio": found.ratio, "share": found.share, "probes": probes, "unpruned_macs": unpruned, "host": None}
+        (folder / RATIO).write_text(json.dumps(document, allow_nan=False))
+
+    def ensures(self, folder: Path) -> Ratio:
+        return _recorded(folder)
+
+
+def _recorded(folder: Path) -> Ratio:
+    document = json.loads((folder / RATIO).read_text())
+    return Ratio(ratio=document["ratio"], document=document, sha256=file_digest(folder / RATIO))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

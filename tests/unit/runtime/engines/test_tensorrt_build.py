@@ -9,7 +9,6 @@ import json
 import multiprocessing
 import os
 import re
-import signal
 import threading
 
 import device_onnx
@@ -484,24 +483,3 @@ def test_what_is_raised_inside_a_build_stops_it_and_comes_out_after_it(device, e
     assert device.cuda.users == 0
     device.trt.Builder.build_serialized_network = real
     assert not build().cached
-
-
-@pytest.mark.parametrize("version", ["8.6", "10.3"])
-def test_ctrl_c_waits_for_the_library(monkeypatch, tmp_path, version):
-    """A signal during a build is raised when the library has returned, not inside a function that it calls; Ctrl-C works as before afterwards."""
-    device = install(monkeypatch, tmp_path / "cache", version)
-    before = signal.getsignal(signal.SIGINT)
-    through = []
-    real = device.trt.Builder.build_serialized_network
-
-    def interrupted(*arguments):
-        os.kill(os.getpid(), signal.SIGINT)
-        through.append(real(*arguments))
-        return through[0]
-
-    device.trt.Builder.build_serialized_network = interrupted
-    with pytest.raises(KeyboardInterrupt):
-        build()
-    assert (len(through), through == [None]) == (1, version == "10.3")
-    assert signal.getsignal(signal.SIGINT) is before
-    assert not list(device.cache.glob("*.plan"))

@@ -8,8 +8,8 @@ Rules this file keeps:
    flag for each precision it may use, and what it then chooses itself cannot be known before.
 4. TF32 is off: what the graph says is float32 is computed in float32.
 5. A plan is loaded from bytes, never from a path; no plugin library is loaded, and code that a plan may carry is not allowed.
-6. No Python error goes through the library: one that is raised inside a build (Ctrl-C, a progress that cannot be written) stops the build and is raised
-   after it.
+6. No Python error goes through the library: one that is raised inside a build (a progress that cannot be written) stops the build and is raised after it.
+   A signal that Python handles is held while the library parses or builds; it stops the build and is handled when the library has returned.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ GATES: Mapping[str, tuple[Version, Version | None]] = {
 
 INSTALL = "TensorRT comes with JetPack (python3-libnvinfer); in a virtual environment made with --system-site-packages it can be imported"
 _KEPT_MESSAGES = 20
+# Windows has no SIGHUP.
+_STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,6 +65,7 @@ class Api:
         log: What it writes to; one a process, because the library keeps the first one it sees.
         messages: Its last errors.
         stopped: What was raised inside a build.
+        held: Signals that came inside a call of the library.
     """
 
     text: str
@@ -70,6 +73,7 @@ class Api:
     log: trt.ILogger
     messages: deque[str]
     stopped: list[BaseException]
+    held: list[int]
 
     def has(self, name: str) -> bool:
         """Whether this version has a name of `GATES`."""
@@ -137,7 +141,7 @@ def _wrap(library: Any) -> Api:
     numbers = re.match(r"(\d+)\.(\d+)", text)
     messages: deque[str] = deque(maxlen=_KEPT_MESSAGES)
     version = (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
-    return Api(text=text, version=version, log=_log(messages), messages=messages, stopped=[])
+    return Api(text=text, version=version, log=_log(messages), messages=messages, stopped=[], held=[])
 
 
 def _log(messages: deque[str]) -> trt.ILogger:
@@ -203,7 +207,9 @@ def parse(api: Api, network: trt.INetworkDefinition, onnx: bytes) -> trt.OnnxPar
     import tensorrt as trt
 
     parser = trt.OnnxParser(network, api.log)
-    if parser.parse(onnx):
+    with _signals_held(api):
+        parsed = parser.parse(onnx)
+    if parsed:
         return parser
     told = [_parser_error(api, parser.get_error(index)) for index in range(min(3, parser.num_errors))]
     raise ModelRefusedError(
@@ -275,7 +281,7 @@ def _monitor(api: Api, stepped: Stepped) -> trt.IProgressMonitor | None:
         def step_complete(self, phase_name: str, step: int) -> bool:
             if phase_name == self.outer:
                 _step(api, stepped, min(step + 1, self.steps), self.steps)
-            return not api.stopped
+            return not (api.stopped or api.held)
 
         def phase_finish(self, phase_name: str) -> None:
             if phase_name == self.outer:
@@ -286,7 +292,7 @@ def _monitor(api: Api, stepped: Stepped) -> trt.IProgressMonitor | None:
 
 def _step(api: Api, stepped: Stepped, done: int, total: int) -> None:
     """Tells a step, and keeps what that raises (rule 6)."""
-    if api.stopped:
+    if api.stopped or api.held:
         return
     try:
         stepped(done, total)
@@ -313,34 +319,38 @@ def build(api: Api, builder: trt.Builder, network: trt.INetworkDefinition, confi
 
     Raises:
         TargetError: The builder gave none.
-        KeyboardInterrupt: The user stopped it; before version 10 the library is not to be stopped, and it is raised when the build ends.
+        BaseException: What the handler of a signal raises, KeyboardInterrupt for Ctrl-C. Before version 10 the library is not to be stopped, and it is raised
+            when the build ends.
     """
     api.messages.clear()
     api.stopped.clear()
-    with _interrupt_kept(api):
+    with _signals_held(api):
         plan = builder.build_serialized_network(network, config)
     if api.stopped:
         raise api.stopped[0]
     if plan is None:
+        stopped = " and ".join(signal.Signals(number).name for number in api.held)
         raise TargetError(
-            f"TensorRT {api.text} cannot build the engine: {api.why()}",
+            f"TensorRT {api.text} cannot build the engine: {f'{stopped} stopped it' if stopped else api.why()}",
             hint="where memory ran out, end other programs or add swap; edgekit doctor shows what this machine can build",
         )
     return bytes(memoryview(plan))
 
 
 @contextlib.contextmanager
-def _interrupt_kept(api: Api) -> Iterator[None]:
-    """Keeps Ctrl-C until the library has returned: Python would raise it in whichever of our functions the library calls next, and through the library."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
-        # Only the main thread is interrupted, and a handler that Python did not set cannot be put back.
+def _signals_held(api: Api) -> Iterator[None]:
+    """Holds signals until the library has returned: Python would handle them in whichever of our functions the library calls next, and raise through it."""
+    before: dict[int, Callable[[int, Any], Any]] = {}
+    # Only the main thread handles signals. A handler that Python did not set cannot be put back, and what is ignored stays ignored.
+    if threading.current_thread() is threading.main_thread():
+        api.held.clear()
+        before = {number: handler for number in _STOPPING if callable(handler := signal.getsignal(number))}
+    with contextlib.ExitStack() as after:
+        after.callback(lambda: [kept(number, None) for number, kept in before.items() if number in api.held])
+        for number, kept in before.items():
+            after.callback(signal.signal, number, kept)
+            signal.signal(number, lambda came, _frame: api.held.append(came))
         yield
-        return
-    before = signal.signal(signal.SIGINT, lambda _number, _frame: api.stopped.append(KeyboardInterrupt()))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def load_plan(api: Api, plan: bytes) -> tuple[trt.Runtime, trt.ICudaEngine]:

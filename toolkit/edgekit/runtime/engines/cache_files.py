@@ -16,6 +16,7 @@ import secrets
 import stat
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 from edgekit.errors import OutputError
 
@@ -101,7 +102,7 @@ def read(path: Path, max_bytes: int) -> bytes:
             _check_owner(status, path.name)
             if status.st_size > max_bytes:
                 raise UnusableFileError(f"{path.name} has {status.st_size} bytes, more than the {max_bytes} it may have")
-            return file.read(max_bytes + 1)
+            return _content(file, status.st_size, path.name)
     except FileNotFoundError as error:
         raise NoFileError(f"{path.name} cannot be read: {_words(error)}") from error
     except OSError as error:
@@ -159,6 +160,18 @@ def sweep(folder: Path) -> None:
 
 def _temporary(folder: Path) -> Path:
     return folder / _TEMPORARY.format(secrets.token_hex(8))
+
+
+def _content(file: BinaryIO, size_bytes: int, name: str) -> bytes:
+    """What is in a file of a known size."""
+    try:
+        # Python takes the memory for all that it is asked to read before it reads; the largest plan allowed is more than a small board has.
+        content = file.read(size_bytes + 1)
+    except MemoryError as error:
+        raise UnusableFileError(f"there is no memory for the {size_bytes} bytes of {name}") from error
+    if len(content) > size_bytes:
+        raise UnusableFileError(f"{name} was written to while it was read")
+    return content
 
 
 def _for_everybody() -> bool:

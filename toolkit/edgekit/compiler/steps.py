@@ -38,7 +38,7 @@ def measure(proving: Proving, progress: Progress) -> list[dict[str, Any]]:
         ("FP32", "trained model in the engine, FP32", candidate.teacher.artefact, candidate.teacher.val.logits),
     ]
     if compressed.int8_reference is not None:
-        rows.append((UNPRUNED, "what was pruned, before that, INT8 (ptq), only timed", compressed.int8_reference, None))
+        rows.append((UNPRUNED, "what was pruned, before that, INT8 (ptq)", compressed.int8_reference, None))
     if compressed.is_new:
         rows.append(("student, FP32", "the network that is quantized, FP32", candidate.exact.artefact, candidate.exact.val.logits))
     rows.append((final.precision.upper(), f"what was packed: rung {candidate.chosen.rung}", final, candidate.chosen.measured.logits))

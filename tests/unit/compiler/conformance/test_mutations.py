@@ -292,6 +292,75 @@ def bias_too_large(model):
     set_constant(model, "conv2_bias", np.full(WIDTH, 1e6, np.float32))
 
 
+def transposed_weight_axis(model):
+    """The classifier's weight as PyTorch stores it, turned behind its pair; its scales run along what is summed over."""
+    parts = [
+        set_constant(model, "t_integers", np.ones((WIDTH, WIDTH), np.int8)),
+        set_constant(model, "t_scale", np.full(WIDTH, 0.01, np.float16)),
+        set_constant(model, "t_zero", np.zeros(WIDTH, np.int8)),
+    ]
+    append(model, "DequantizeLinear", parts, "t_dq", axis=1)
+    append(model, "Transpose", ["t_dq"], "t_turned", perm=[1, 0])
+    insert_pair(model, None, "features", "t_in")
+    append(model, "Reshape", ["t_in_dq", set_constant(model, "t_shape", np.array([1, 1, WIDTH]))], "t_row")
+    append(model, "MatMul", ["t_row", "t_turned"], "t_product")
+
+
+def moved_bias(model):
+    parts = [set_constant(model, "b_int", np.zeros(WIDTH, np.int8)), set_constant(model, "b_scale", np.array(0.01, np.float16))]
+    insert(model, "conv2", "DequantizeLinear", [*parts, set_constant(model, "b_zero", np.array(0, np.int8))], ["b_dq"])
+    insert(model, "conv2", "Identity", ["b_dq"], ["b_same"])
+    read_instead(model, "conv2", "conv2_bias", "b_same")
+
+
+def constant_per_channel(model):
+    parts = [
+        set_constant(model, "c_integers", np.ones((1, WIDTH, 1, 1), np.int8)),
+        set_constant(model, "c_scale", np.full(WIDTH, 0.01, np.float16)),
+        set_constant(model, "c_zero", np.zeros(WIDTH, np.int8)),
+    ]
+    append(model, "DequantizeLinear", parts, "c_dq", axis=1)
+    append(model, "Add", ["relu2", "c_dq"], "c_sum")
+
+
+def cast_to(kind):
+    return lambda model: append(model, "Cast", ["normalized"], "other", to=kind)
+
+
+def bytes_as_integers(model):
+    append(model, "Cast", ["frame"], "numbers", to=TensorProto.INT32)
+
+
+def infinite_factor(model):
+    append(model, "Mul", ["normalized", set_constant(model, "factor", np.array(np.inf, np.float32))], "endless")
+
+
+def mask(model, value=-np.inf):
+    append(model, "Add", ["normalized", set_constant(model, "mask", np.full((1, 1, 16, 16), value, np.float32))], "masked")
+
+
+def calculated_weight(model):
+    """A convolution's weight as a product of constants, with a pair behind it."""
+    append(
+        model,
+        "Mul",
+        [
+            set_constant(model, "v", np.ones((WIDTH, WIDTH, 3, 3), np.float16)),
+            set_constant(model, "g", np.full((WIDTH, 1, 1, 1), 0.5, np.float16)),
+        ],
+        "w",
+    )
+    parts = [set_constant(model, "w_scale", np.full(WIDTH, 0.01, np.float16)), set_constant(model, "w_zero", np.zeros(WIDTH, np.int8))]
+    append(model, "QuantizeLinear", ["w", *parts], "w_q", axis=0)
+    append(model, "DequantizeLinear", ["w_q", *parts], "w_dq", axis=0)
+    append(model, "Conv", ["a1_dq", "w_dq"], "calculated", kernel_shape=[3, 3])
+
+
+def state_of_two_layers(model):
+    model.graph.input.append(helper.make_tensor_value_info("state", TensorProto.FLOAT, [2, 1, 8]))
+    append(model, "Tanh", ["state"], "next_state")
+
+
 def float_weight(model):
     read_instead(model, "conv2", "conv2_dq", set_constant(model, "w", np.ones((WIDTH, WIDTH, 3, 3), np.float16)))
 
@@ -417,12 +486,15 @@ MUTATIONS = [
     ("Q3", residual, scale_that_underflows, TYPED),
     ("Q3", residual, computed_scale, TYPED),
     ("Q4", residual, activation_per_channel, TYPED),
+    ("Q4", residual, constant_per_channel, TYPED),
     ("Q5", residual, weight_axis, TYPED),
     ("Q5", residual, negative_weight_axis, TYPED),
     ("Q5", plain, weight_axis, UNTYPED),
+    ("Q5", residual, transposed_weight_axis, TYPED),
     ("Q6", residual, integer_bias, TYPED),
     ("Q6", residual, quantized_bias, TYPED),
     ("Q6", residual, bias_behind_matmul, TYPED),
+    ("Q6", residual, moved_bias, TYPED),
     ("Q7", residual, integer_operator, TYPED),
     ("Q8", residual, float_bias_of_half_convolution, TYPED),
     ("Q8", residual, mixed_sum, TYPED),
@@ -460,9 +532,15 @@ MUTATIONS = [
     ("R8", residual, computed_axis, TYPED),
     ("R8", plain, computed_slice_axes, UNTYPED),
     ("R9", residual, transposed_bytes, TYPED),
+    ("R9", residual, bytes_as_integers, TYPED),
+    ("R11", residual, cast_to(TensorProto.INT16), TYPED),
+    ("R11", residual, cast_to(TensorProto.UINT32), TYPED),
+    ("R11", plain, cast_to(TensorProto.BFLOAT16), UNTYPED),
     ("R10", residual, resize(mode="cubic"), TYPED),
     ("F1", residual, infinite_bias, TYPED),
     ("F1", residual, infinite_constant_node, TYPED),
+    ("F1", residual, infinite_factor, TYPED),
+    ("F1", residual, lambda model: mask(model, np.nan), TYPED),
     ("F2", residual, bias_too_large_for_its_cast, TYPED),
     ("F3", plain, bias_too_large, UNTYPED),
     ("F4", residual, scale(1e-6), TYPED),
@@ -505,6 +583,16 @@ def test_a_network_that_keeps_every_rule(model, aim):
     built = model()
     onnx.checker.check_model(built, full_check=True)
     assert check(built, aim) == ()
+
+
+@pytest.mark.parametrize(
+    ("mutate", "aim"), [(mask, TYPED), (calculated_weight, TYPED), (cast_to(TensorProto.BFLOAT16), TYPED), (state_of_two_layers, TYPED)]
+)
+def test_what_tensorrt_takes_is_left_alone(mutate, aim):
+    """An infinite mask, a weight that is calculated from constants, bfloat16 where the version has it, and a state of two layers break no rule."""
+    model = residual()
+    mutate(model)
+    assert found(model, aim) == set()
 
 
 @pytest.mark.parametrize(("rule", "base", "mutate", "aim"), MUTATIONS, ids=[f"{row[0]}-{index}" for index, row in enumerate(MUTATIONS)])

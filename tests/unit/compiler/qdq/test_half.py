@@ -41,6 +41,32 @@ def scaled(factor, *, weight=None):
     return s.head(s.relu(s.conv("small", "last", 16, 16)), 16)
 
 
+def averaged(factor, pool):
+    """A network with a mean, between two convolutions, of numbers that float16 holds and whose sum it may not."""
+    s = Sketch()
+    stem = s.relu(s.conv("planes", "stem", 16, 1))
+    s.add("Mul", [stem, s.constant("up", np.full(1, factor))], "large")
+    means = {
+        "GlobalAveragePool": lambda: s.add("GlobalAveragePool", ["large"], "average"),
+        "ReduceMean": lambda: s.add("ReduceMean", ["large", s.constant("axes", [2, 3], np.int64)], "average", keepdims=1),
+        "AveragePool": lambda: s.add("AveragePool", ["large"], "average", kernel_shape=[8, 8], strides=[8, 8]),
+    }
+    means[pool]()
+    s.add("Mul", ["average", s.constant("down", np.full(1, 1 / factor))], "small")
+    return s.head(s.relu(s.conv("small", "last", 16, 16)), 16)
+
+
+@pytest.mark.parametrize("pool", ["GlobalAveragePool", "ReduceMean", "AveragePool"])
+def test_a_mean_whose_sum_is_too_large_stays_in_float32(pool, tmp_path):
+    """float16 holds every number and the mean, and not what a device may add up on the way."""
+    for factor, kind in ((1.0, HALF), (4e3, FLOAT)):
+        model, wide = written(averaged(factor, pool), tmp_path, quantize=False)
+        assert node(model, "average").outputs[0].dtype == kind
+        assert (wide == 0) == (kind == HALF)
+        largest = half.largest_values(ir.load(tmp_path / "graph.onnx"), frames(8), Silent())
+        assert largest["large"] < half.LARGEST
+
+
 def resized():
     """A network with an enlarged map."""
     s = Sketch()

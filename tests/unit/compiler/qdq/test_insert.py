@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir  # noqa: TID253 - reads what was written
 import pytest
-from qdq_builders import Sketch, frames, made_by, node, plain, quantize_linear, residual, run
+from qdq_builders import Sketch, frames, made_by, node, plain, quantize_linear, residual, run, transformer
 
 from edgekit.compiler import graph as g
 from edgekit.compiler.progress import Silent
-from edgekit.compiler.quantize.qdq import ranges
+from edgekit.compiler.quantize.qdq import build, ranges
 from edgekit.compiler.quantize.qdq.insert import insert, weight_scales
 from edgekit.compiler.quantize.qdq.place import place
 from edgekit.compiler.quantize.qdq.rules import RULES
@@ -181,3 +182,20 @@ def test_weights_that_two_layers_share_are_written_for_each():
     model, _ = inserted(s)
     assert "shared" not in model.graph.initializers
     assert np.abs(run(model, frames(2))[0] - exact).max() < 0.05
+
+
+@pytest.mark.parametrize("make", [residual, transformer], ids=["convolutions", "linear"])
+def test_weights_as_floats_mean_the_same_to_the_bit(make, tmp_path):
+    """For an engine without int8 constants: no DequantizeLinear reads one, each reads what its QuantizeLinear makes, and every answer is the same."""
+    rounding = build.Rounding(rules=RULES["tensorrt"], method="extremes", weight_limit=127)
+    answers = []
+    for integers in (True, False):
+        writing = build.Writing(opset=17, integer_weights=integers)
+        model = build.quantize(make().save(tmp_path / "graph.onnx"), rounding, writing, frames(4), Silent())
+        build.write(model, writing, tmp_path / f"{integers}.onnx", frames(4), Silent())
+        made = ir.load(tmp_path / f"{integers}.onnx")
+        constants = [item for item in made.graph if item.op_type == "DequantizeLinear" and g.constant(item.inputs[0]) is not None]
+        assert bool(constants) is integers
+        answers.append(run(made, frames(6, seed=1)))
+    for one, other in zip(*answers, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -14,6 +14,7 @@ from edgekit.compiler.conformance.quantizers import quantizers, scale_of
 from edgekit.compiler.conformance.view import GraphView, attribute, label
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
+_MASKING = frozenset({"Add", "Clip", "Greater", "Less", "Max", "Min", "Sub", "Where"})
 _IEEE = "IEEE 754-2019, table 3.5: binary16"
 
 
@@ -21,10 +22,9 @@ def not_finite(view: GraphView, _target: Target) -> Iterator[Hit]:
     """F1."""
     for name, values in _floats(view):
         # Scales have a rule of their own.
-        if not np.isfinite(values).all() and not _is_scale(view, name):
-            yield Hit(
-                node=name, message=f"{int((~np.isfinite(values)).sum())} of {values.size} numbers of {name!r} are infinite or not numbers"
-            )
+        wrong = ~np.isfinite(values)
+        if wrong.any() and not _is_scale(view, name) and (np.isnan(values).any() or not _masks(view, name)):
+            yield Hit(node=name, message=f"{int(wrong.sum())} of {values.size} numbers of {name!r} are infinite or not numbers")
 
 
 def cast_overflows(view: GraphView, _target: Target) -> Iterator[Hit]:
@@ -71,6 +71,14 @@ def _floats(view: GraphView) -> Iterator[tuple[str, NDArray[Any]]]:
             yield name, values
 
 
+def _masks(view: GraphView, name: str) -> bool:
+    """Whether a constant is only added, chosen or compared with, as an infinite mask or bound is."""
+    readers = [reader for reader, _ in view.consumers(name)]
+    return bool(readers) and all(
+        _masks(view, reader.output[0]) if reader.op_type == "Cast" else reader.op_type in _MASKING for reader in readers
+    )
+
+
 def _is_scale(view: GraphView, name: str) -> bool:
     readers = [reader for reader, index in view.consumers(name) if index == 1]
     return bool(readers) and all(reader.op_type in {"QuantizeLinear", "DequantizeLinear"} for reader in readers)
@@ -89,8 +97,8 @@ RULES = (
     Rule(
         id="F1",
         severity="error",
-        title="Constants are finite",
-        fix="look at the checkpoint: a mask written as minus infinity becomes -65504 in float16",
+        title="Constants are finite, but for masks and bounds that are added, chosen or compared with",
+        fix="look at the checkpoint: an infinite weight makes every answer infinite or not a number",
         source=_IEEE,
         check=not_finite,
     ),

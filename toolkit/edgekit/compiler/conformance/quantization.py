@@ -16,8 +16,10 @@ from edgekit.compiler.conformance.operators_table import INTEGER
 from edgekit.compiler.conformance.quantizers import (
     DEQUANTIZE,
     QUANTIZE,
+    WEIGHTED,
     Quantizer,
     float_source,
+    moved_readers,
     output_channel_axis,
     quantizers,
     scale_of,
@@ -70,10 +72,14 @@ def scales_are_positive(view: GraphView, _target: Target) -> Iterator[Hit]:
 
 def activations_per_tensor(view: GraphView, _target: Target) -> Iterator[Hit]:
     """Q4."""
-    for quantizer in quantizers(view, "activation"):
+    for quantizer in quantizers(view, "activation", "weight"):
         count = _elements(view, quantizer.node.input[1])
-        if count is not None and count != 1:
+        if count is None or count == 1:
+            continue
+        if quantizer.role == "activation":
             yield Hit(node=label(quantizer.node), message=f"an activation has {count} scales")
+        elif (readers := {reader.op_type for reader, _, _ in _final_readers(view, quantizer, None)}) and not readers & {*WEIGHTED}:
+            yield Hit(node=label(quantizer.node), message=f"a constant that no convolution and no matrix product reads has {count} scales")
 
 
 def weights_per_output_channel(view: GraphView, _target: Target) -> Iterator[Hit]:
@@ -84,14 +90,15 @@ def weights_per_output_channel(view: GraphView, _target: Target) -> Iterator[Hit
         if count is None or count == 1 or shape is None:
             continue
         axis = _axis(quantizer.node, len(shape))
-        expected = {output_channel_axis(reader, index, len(shape)) for reader, index in quantizer.readers} - {None}
-        if expected and expected != {axis}:
-            shown = " and ".join(str(item) for item in sorted(item for item in expected if item is not None))
-            reader = quantizer.readers[0][0]
-            yield Hit(
-                node=label(quantizer.node),
-                message=f"the scales run along axis {axis}; the output channels of {reader.op_type} are axis {shown}",
-            )
+        for reader, index, held in _final_readers(view, quantizer, axis):
+            expected = output_channel_axis(reader, index, len(view.shape(reader.input[index]) or ()))
+            if expected is not None and held != expected:
+                shown = "several of its axes" if held is None else f"its axis {held}"
+                yield Hit(
+                    node=label(quantizer.node),
+                    message=f"the scales run along axis {axis}, where {reader.op_type} reads {shown}; its output channels are axis {expected}",
+                )
+                break
 
 
 def biases_are_float(view: GraphView, _target: Target) -> Iterator[Hit]:
@@ -148,6 +155,12 @@ def weights_are_symmetric(view: GraphView, _target: Target) -> Iterator[Hit]:
         value = view.constant(float_source(view, quantizer.node))
         if value is not None and value.dtype == np.int8 and np.any(value == -128):
             yield Hit(node=label(quantizer.node), message=f"{int((value == -128).sum())} of {value.size} weights are -128")
+
+
+def _final_readers(view: GraphView, quantizer: Quantizer, axis: int | None) -> Iterator[tuple[Any, int, int | None]]:
+    """Who computes with what is dequantized, past what only moves it."""
+    for name in dict.fromkeys(reader.input[index] for reader, index in quantizer.readers):
+        yield from moved_readers(view, name, axis)
 
 
 def _zero_point(node: Any) -> str | None:

@@ -15,6 +15,10 @@ QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
 
+# What hands elements on: a bias behind one is still a bias, and a weight is read as it comes out.
+_MOVING = ("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_LONGEST_WALK = 8
+
 Role = Literal["weight", "bias", "activation"]
 
 
@@ -58,7 +62,9 @@ def _role(view: GraphView, node: Any, readers: tuple[tuple[Any, int], ...]) -> R
         return "bias"
     if not view.is_constant(source):
         return "activation"
-    return "bias" if any(_is_bias(view, reader, index) for reader, index in readers) else "weight"
+    names = dict.fromkeys(reader.input[index] for reader, index in readers)
+    moved = (found for name in names for found in moved_readers(view, name, None))
+    return "bias" if any(_is_bias(view, reader, index) for reader, index, _ in moved) else "weight"
 
 
 def float_source(view: GraphView, node: Any) -> str:
@@ -67,6 +73,38 @@ def float_source(view: GraphView, node: Any) -> str:
     if node.op_type == DEQUANTIZE and made_by is not None and made_by.op_type == QUANTIZE:
         return str(made_by.input[0])
     return str(node.input[0])
+
+
+def moved_readers(view: GraphView, name: str, axis: int | None) -> Iterator[tuple[Any, int, int | None]]:
+    """Who reads a tensor, also behind operators that only move its elements.
+
+    Args:
+        view: The graph.
+        name: Of the tensor.
+        axis: One of its axes.
+
+    Yields:
+        The reader, the number of its input, and which axis of that input the given one has become; None where it is no longer one.
+    """
+    seen, left = set[str](), [(name, axis, 0)]
+    while left:
+        tensor, held, steps = left.pop()
+        for reader, index in view.consumers(tensor):
+            if reader.op_type not in _MOVING or index != 0 or steps == _LONGEST_WALK:
+                yield reader, index, held
+            elif reader.output[0] not in seen:
+                seen.add(reader.output[0])
+                left.append((reader.output[0], _axis_behind(view, reader, held), steps + 1))
+
+
+def _axis_behind(view: GraphView, node: Any, axis: int | None) -> int | None:
+    if node.op_type in {"Cast", "Identity"} or axis is None:
+        return axis
+    if node.op_type == "Transpose":
+        rank = len(view.shape(node.input[0]) or ())
+        order = list(attribute(node, "perm", list(range(rank))[::-1]))
+        return order.index(axis) if axis in order else None
+    return None
 
 
 def _is_bias(view: GraphView, reader: Any, index: int) -> bool:

@@ -8,7 +8,7 @@ from edgekit.catalog.target import Target
 from edgekit.compiler.conformance.finding import Hit, Rule, below
 from edgekit.compiler.conformance.operators_table import SOURCE
 from edgekit.compiler.conformance.quantizers import DEQUANTIZE, QUANTIZE
-from edgekit.compiler.conformance.view import GraphView, attribute, label
+from edgekit.compiler.conformance.view import GraphView, attribute, label, type_name
 
 _POOLS = ("MaxPool", "AveragePool", "LpPool")
 _REDUCTIONS = (
@@ -38,6 +38,14 @@ _RESIZE: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "keep_aspect_ratio_policy": ("stretch", ("stretch",)),
 }
 """Attribute to its default and what is supported."""
+
+_TYPES: Mapping[str, str] = {
+    **dict.fromkeys(("FLOAT", "FLOAT16", "INT8", "UINT8", "INT32", "INT64", "BOOL", "DOUBLE"), "8.5"),
+    "FLOAT8E4M3FN": "8.6",
+    **dict.fromkeys(("BFLOAT16", "INT4"), "10.0"),
+    "FLOAT4E2M1": "10.8",
+}
+"""Types of tensors, and the version from which on TensorRT has them. DOUBLE is narrowed (R6), and INT64 before 10."""
 
 _TAKES_UINT8 = ("Cast", "CastLike", "Identity", QUANTIZE, DEQUANTIZE)
 
@@ -128,9 +136,35 @@ def uint8_inside(view: GraphView, _target: Target) -> Iterator[Hit]:
     """R9."""
     import onnx
 
+    floats = {onnx.TensorProto.UNDEFINED, onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
     for node in view.nodes:
+        types = [view.dtype(name) for name in (*node.input, *node.output) if name]
+        if onnx.TensorProto.UINT8 not in types:
+            continue
         if node.op_type not in _TAKES_UINT8 and any(view.dtype(name) == onnx.TensorProto.UINT8 for name in node.input if name):
             yield Hit(node=label(node), message=f"{node.op_type} reads UINT8")
+        elif node.op_type == "Cast" and not set(types) <= floats:
+            yield Hit(
+                node=label(node),
+                message=f"Cast from {type_name(types[0])} to {type_name(types[-1])}; UINT8 is cast to and from float types only",
+            )
+
+
+def known_types(view: GraphView, target: Target) -> Iterator[Hit]:
+    """R11."""
+    import onnx
+
+    since = {onnx.TensorProto.DataType.Value(name): version for name, version in _TYPES.items()}
+    made = [(value.name, value.name) for value in (*view.inputs, *view.initializers.values())]
+    made += [(label(node), name) for node in view.nodes for name in node.output if name]
+    for place, name in made:
+        dtype = view.dtype(name)
+        if dtype == onnx.TensorProto.UNDEFINED:
+            continue
+        if dtype not in since:
+            yield Hit(node=place, message=f"{name!r} is {type_name(dtype)}, a type that TensorRT does not have")
+        elif older := below(target, since[dtype]):
+            yield Hit(node=place, message=f"{name!r} is {type_name(dtype)}, which TensorRT has from {since[dtype]} on", versions=older)
 
 
 RULES = (
@@ -213,5 +247,13 @@ RULES = (
         fix="resize by nearest or linear, or build it on the device before relying on it",
         source=f"{SOURCE}; TensorRT-RTX 1.7.1 took a cubic one",
         check=resize_cubic,
+    ),
+    Rule(
+        id="R11",
+        severity="error",
+        title="Tensors are of types that TensorRT has",
+        fix="cast to FLOAT, FLOAT16, INT32 or BOOL in the model, or export without the operators that need another type",
+        source="TensorRT NvInferRuntimeBase.h (8.5 to 11.1), DataType; tried on TensorRT-RTX 1.7.1: INT16, UINT32 and STRING are refused",
+        check=known_types,
     ),
 )

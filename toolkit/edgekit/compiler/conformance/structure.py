@@ -85,8 +85,8 @@ RULES = (
     ),
     Rule(
         id="G4",
-        severity="warning",
-        title="Graphs have no control flow, inside which most rules do not look",
+        severity="error",
+        title="Graphs have no control flow, inside which most rules do not look: nothing is said of what was not judged",
         fix="trace the model with fixed sizes, so that the exporter leaves no If, Loop or Scan",
         source="a limit of this checker",
         check=control_flow,

@@ -4,7 +4,8 @@ Rules this file keeps:
 
 1. Nothing is changed: the model that was checked is the model that is shipped.
 2. Types and shapes are ONNX's own inference; what it does not know is unknown (type 0, shape None), and no rule is broken by it.
-3. A value is constant when it is an initializer, a Constant, or one of these behind operators that only convert or move elements. TensorRT folds those.
+3. A value is constant when it is an initializer, a Constant, or what operators that convert, move or calculate element by element make of nothing but these.
+   TensorRT folds those.
 4. A walk is bounded, so that a graph with a circle ends too.
 """
 
@@ -22,7 +23,8 @@ from edgekit.errors import ModelError
 STANDARD_DOMAINS = ("", "ai.onnx")
 _LONGEST_WALK = 32
 _CONVERTING = ("Cast", "Identity")
-_FOLDED = (*_CONVERTING, "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
+_CALCULATING = ("Abs", "Add", "Div", "Exp", "Log", "Mul", "Neg", "Pow", "Reciprocal", "Sqrt", "Sub")
+_FOLDED = frozenset((*_CONVERTING, *_CALCULATING, "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
 
 
 class GraphView:
@@ -85,15 +87,21 @@ class GraphView:
 
     def is_constant(self, name: str) -> bool:
         """Whether a tensor is known when the engine is built."""
+        left, known = [name], set[str]()
         for _ in range(_LONGEST_WALK):
-            node = self.producer(name)
-            if node is None:
-                return name in self.initializers
-            if node.op_type == "Constant":
+            if not left:
                 return True
-            if node.op_type not in _FOLDED or not node.input:
+            tensor = left.pop()
+            node = self.producer(tensor)
+            if node is None:
+                if tensor not in self.initializers:
+                    return False
+            elif node.op_type in _FOLDED:
+                found = {item for item in node.input if item} - known
+                left += found
+                known |= found
+            elif node.op_type != "Constant":
                 return False
-            name = node.input[0]
         return False
 
     def constant(self, name: str) -> NDArray[Any] | None:

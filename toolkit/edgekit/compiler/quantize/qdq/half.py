@@ -8,12 +8,14 @@ Rules this file keeps:
    rounding; softmax, normalization, sums, norms and what is nearly 0 or huge between two operators or inside one (TensorRT computes a norm as the root of a sum of
    squares): quotients, roots, powers, exponentials.
 2. A node whose inputs or outputs come within a factor of two of float16's largest value on the calibration frames, or whose constants do, stays in float32. So does
-   one with a constant that float16 rounds to 0: it is there to keep a divisor off 0.
+   one with a constant that float16 rounds to 0: it is there to keep a divisor off 0. And so does a mean whose sum would come that near: nobody tells here in which type
+   a device adds up.
 3. Both sides of every operator have one type: a Cast stands where they differ. Scales have the type of what they scale.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -52,6 +54,7 @@ _FLOAT32 = frozenset(
 )
 # A constant of these is added up with others: one that is too small for float16 is no divisor's guard.
 _SUMMING = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "DequantizeLinear", "Gemm", "MatMul", "QuantizeLinear"})
+_MEANS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})
 # Inputs that ONNX wants in float32 whatever the others are.
 _FIXED_INPUTS = {"Resize": frozenset({1, 2})}
 
@@ -115,6 +118,8 @@ def _kind(node: ir.Node, model: ir.Model) -> bool:
 
 
 def _does_not_fit(node: ir.Node, largest: Mapping[str, float]) -> bool:
+    if node.op_type in _MEANS and not largest.get(str(node.outputs[0].name), 0.0) * _summed(node) <= LARGEST:
+        return True
     for value in (*node.inputs, *node.outputs):
         if value is None:
             continue
@@ -125,6 +130,14 @@ def _does_not_fit(node: ir.Node, largest: Mapping[str, float]) -> bool:
         elif constant.dtype == np.float32 and not (float(np.abs(constant).max(initial=0.0)) <= LARGEST and not _vanishes(node, constant)):
             return True
     return False
+
+
+def _summed(node: ir.Node) -> int:
+    """How many numbers a mean is the mean of."""
+    if node.op_type == "AveragePool":
+        return math.prod(node.attributes["kernel_shape"].as_ints())
+    before, after = (math.prod(side for side in value.shape if isinstance(side, int)) for value in (node.inputs[0], node.outputs[0]))
+    return before // max(after, 1)
 
 
 def _vanishes(node: ir.Node, constant: NDArray[np.generic]) -> bool:

@@ -2,7 +2,8 @@
 
 Rules this file keeps:
 
-1. Unknown keys are refused: a device that does not understand a field must not run as if it did. A new field means a new `format_version`.
+1. Unknown keys are refused: a device that does not understand a field must not run as if it did. A new field means a new
+   `format_version`, from the first release on; until then a field that may be missing is added to version 1.
 2. Every other member of the bundle is listed with its size and sha256, here and nowhere else; one that no engine and no golden frame uses
    is refused, except for people's reports.
 3. Nothing in it was timed and nothing in it names a path or a patient, so the same inputs give the same bytes.

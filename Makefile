@@ -24,6 +24,8 @@ PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-re
 PACKAGED := $(shell find toolkit targets models calibration ! -name '*.pyc' ! -name '__pycache__') README.md LICENSE
 DEVICE_TESTS := $(wildcard $(addprefix tests/unit/,schema catalog imaging evaluation bundle runtime report profiler))
 
+WHEEL_TESTS := $(addprefix tests/,contract golden integration packaging unit/catalog unit/cli)
+
 # A caller's own Python path would be tested in place of the checkout or the wheel.
 unexport PYTHONPATH PYTHONHOME
 
@@ -47,9 +49,10 @@ test-suite: .venv/.complete ## The tests alone, without the slow ones
 test-slow: .venv/.complete ## The tests that take minutes each
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
-# tests/real looks at models and data, not at packaging.
-test-wheel: .venv-wheel/.complete ## The tests on the built wheel
-	EDGEKIT_UNDER_TEST=wheel OMP_NUM_THREADS=1 .venv-wheel/bin/python -m pytest $(PARALLEL) --ignore=tests/real $(PYTEST_ARGS)
+# Each file of the wheel is the checkout's, byte for byte (tests/packaging/test_distribution.py): a test of one module would run the same bytes twice. What packaging
+# can break is what finds files, starts processes and goes through several modules.
+test-wheel: .venv-wheel/.complete ## The tests of whole commands, tables and packaging on the built wheel
+	EDGEKIT_UNDER_TEST=wheel OMP_NUM_THREADS=1 .venv-wheel/bin/python -m pytest $(PARALLEL) $(WHEEL_TESTS) $(PYTEST_ARGS)
 
 test-py310: .venv-py310/.complete ## The device side's tests on Python 3.10, without the compile side's libraries
 	.venv-py310/bin/python -m pytest $(DEVICE_TESTS) $(PYTEST_ARGS)

@@ -5,19 +5,19 @@ Rules this file keeps:
 1. An engine may answer only where it reproduces the golden frames of the bundle on this device; how fast it is plays no part in that.
 2. Those that do are timed pair by pair, interleaved. One is preferred for its speed where the 95 % interval of the ratio says that it is faster; otherwise
    the manifest's order stands. Where timing fails, it stands too, and a note says why.
-3. What is written down holds for this bundle on this device with these plans; a new plan withdraws it.
+3. What is written down of an engine holds for this bundle on this device with that plan; what is written of the others stands when it has a new one.
 4. What was found before and still holds is taken as it is, and said to be: a command that a device runs at every start must not take a working engine away.
    `again` does everything anew.
-5. Only PASS and FAIL last. An engine that could not be tried is tried again the next time, and never takes the place of one that passed with the plan that is
-   still there.
+5. Only PASS and FAIL last, and both were seen: what the engine answered was compared, or was NaN or infinite. One that could not be built, kept or opened, or
+   that failed on a frame without an answer, is tried again the next time, and never takes the place of one that passed with the plan that is still there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ import numpy as np
 
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.bundle.reader import Bundle
-from edgekit.errors import EdgekitError, TargetError
+from edgekit.errors import EdgekitError, NotFiniteError, OutputError, TargetError
 from edgekit.profiler import clock
 from edgekit.profiler.clock import Budget
 from edgekit.profiler.warmup import steady_state
@@ -50,7 +50,7 @@ class Tried:
 
     Attributes:
         engine: Its name.
-        status: PASS, FAIL, or NOT RUN where it could not be built or opened.
+        status: PASS, FAIL, or NOT RUN where it could not be built or opened, or gave no answer.
         reason: Why it is not PASS.
         built: What was built or found in the cache; None where nothing was.
         frames: Golden frames compared; 0 where none were.
@@ -106,7 +106,7 @@ def choose(bundle: Bundle, cache: EngineCache, progress: Progress, *, budget: Bu
         TargetError: The bundle has no engine that is built on the device, or there is no GPU here.
         MissingEngineError: TensorRT or a binding of CUDA is not installed.
         BundleError: A model or a setting is not one that any device may take.
-        OutputError: The cache cannot be written.
+        OutputError: The choice cannot be written; what was written down before stands.
     """
     specs = [spec for spec in bundle.manifest.engines if tensorrt_build.is_tensorrt(spec.name)]
     if not specs:
@@ -200,16 +200,17 @@ def _try(bundle: Bundle, spec: EngineSpec, cache: EngineCache, progress: Progres
     tolerance = bundle.manifest.golden.tolerance[spec.name]
     try:
         built = tensorrt_build.build(spec, bundle.members, cache, progress)
-    except (TargetError, ModelRefusedError) as error:
+    except (TargetError, ModelRefusedError, OutputError) as error:
         return Tried(
             engine=spec.name, status="NOT RUN", reason=error.message, built=None, frames=0, max_difference=None, tolerance=tolerance
         )
     progress.begin(f"golden frames of {spec.name}", cached=False)
     check = selftest.check(bundle, spec)
+    unseen = check.status == "FAIL" and check.max_difference is None and not _answers_no_number(bundle, spec)
     progress.end()
     return Tried(
         engine=spec.name,
-        status=check.status,
+        status="NOT RUN" if unseen else check.status,
         reason=check.reason,
         built=built,
         frames=check.frames,
@@ -221,12 +222,26 @@ def _try(bundle: Bundle, spec: EngineSpec, cache: EngineCache, progress: Progres
     )
 
 
+def _answers_no_number(bundle: Bundle, spec: EngineSpec) -> bool:
+    """Whether an engine answers the golden frames with NaN or infinity (rule 5); asked of the engine again, since the check does not tell that from a failure."""
+    frames = bundle.load_array(bundle.manifest.golden.frames)
+    try:
+        with contextlib.closing(open_for_check(bundle, spec)) as engine:
+            selftest.answer_clip(engine, frames)
+    except NotFiniteError:
+        return True
+    except EdgekitError:
+        # It is down as not tried, with what the check told of it.
+        return False
+    return False
+
+
 def _fastest_first(bundle: Bundle, specs: Sequence[EngineSpec], timing: _Timing) -> tuple[tuple[str, ...], dict[str, float]]:
     """Names of the engines in order, and their medians in milliseconds (rule 2)."""
     tensor = np.ascontiguousarray(bundle.load_array(bundle.manifest.golden.frames)[:1])
     medians: dict[str, float] = {}
     ordered: list[tuple[str, Call]] = []
-    with ExitStack() as held:
+    with contextlib.ExitStack() as held:
         for spec in specs:
             engine = open_for_check(bundle, spec)
             held.callback(engine.close)

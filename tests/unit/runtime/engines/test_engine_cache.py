@@ -193,7 +193,7 @@ def test_looking_makes_nothing(cache):
 
 @pytest.mark.parametrize("at", ["fsync", "replace"])
 def test_a_write_that_breaks_off_leaves_nothing(filled, monkeypatch, at):
-    """Where a write fails or is interrupted, no half-written file is left and no entry is made of two builds."""
+    """Where a write fails, no half-written file is left, and what was there before still is."""
 
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
@@ -203,13 +203,13 @@ def test_a_write_that_breaks_off_leaves_nothing(filled, monkeypatch, at):
         filled.store(KEY, b"another", {})
     monkeypatch.undo()
     assert not list(filled.folder.glob(".*"))
-    assert isinstance(filled.load(KEY), Unusable)
+    assert filled.load(KEY).payload == PLAN
     filled.store(KEY, b"another", {})
     assert filled.load(KEY).payload == b"another"
 
 
 def test_the_sidecar_comes_last(filled, monkeypatch):
-    """An interruption between the two files leaves a plan that nobody may use."""
+    """An interruption between the two files leaves a plan that nobody may use: no entry is made of two builds."""
     real = cache_files.write
 
     def interrupted(path, content):
@@ -219,8 +219,8 @@ def test_the_sidecar_comes_last(filled, monkeypatch):
 
     monkeypatch.setattr(cache_files, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        filled.store(KEY, PLAN, {})
-    assert plan_of(filled).exists()
+        filled.store(KEY, PLAN[::-1], {})
+    assert plan_of(filled).read_bytes() == PLAN[::-1]
     assert isinstance(filled.load(KEY), Unusable)
 
 
@@ -267,14 +267,38 @@ def test_a_damaged_choice_does_not_count(filled, changes):
     assert isinstance(filled.load_choice(BUNDLE, DEVICE), Unusable)
 
 
-def test_a_new_plan_withdraws_the_choices_made_with_the_one_before(filled):
-    """What reproduced the golden frames was the plan of before; choices with other entries stay."""
+def test_a_new_plan_takes_no_choice_away(filled):
+    """A choice names the plan that it was made with and lets no other answer, so it stays, with what it says of the bundle's other engines."""
     filled.store_choice(BUNDLE, DEVICE, CHOICE)
-    other = dataclasses.replace(CHOICE, entries={"tensorrt-int8": "tensorrt-int8-other"})
-    filled.store_choice("c" * 64, DEVICE, other)
     filled.store(KEY, b"another plan", {})
-    assert isinstance(filled.load_choice(BUNDLE, DEVICE), Unusable)
-    assert filled.load_choice("c" * 64, DEVICE) == other
+    assert filled.load_choice(BUNDLE, DEVICE) == CHOICE
+
+
+def test_what_is_removed_is_gone(filled):
+    """Both files go, and again is no error."""
+    filled.remove(KEY)
+    assert list(filled.folder.iterdir()) == []
+    filled.remove(KEY)
+
+
+def test_what_cannot_be_removed_is_one_error(filled, monkeypatch):
+    """An entry of another user stays, and the error says which and what to do."""
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OutputError, match=f"{KEY.name} could not be removed from .*: Permission denied") as caught:
+        filled.remove(KEY)
+    assert engine_cache.ENVIRONMENT in caught.value.hint
+
+
+@as_root
+def test_another_user_cannot_remove_what_root_built(filled, open_path):
+    """The system's refusal is an error with a hint, and the entry is whole."""
+    found = other_user(lambda: filled.remove(KEY))
+    assert isinstance(found, OutputError)
+    assert isinstance(filled.load(KEY), Entry)
 
 
 @pytest.mark.parametrize("digest", ["", "x" * 64, "../" * 20, "B" * 64])

@@ -81,7 +81,7 @@ def _ordered(built: Sequence[EngineSpec], bundle_digest: str) -> list[Candidate]
 
 def _judged(spec: EngineSpec, choice: Choice) -> Candidate:
     name = spec.name
-    if name in choice.order and name in choice.plans:
+    if name in choice.order and choice.plans.get(name):
         return Candidate(spec=spec, plan_sha256=choice.plans[name])
     if name in choice.refused:
         return Candidate(spec=spec, refusal=TargetError(f"refused when it was built here: {choice.refused[name]}", hint=_AGAIN))

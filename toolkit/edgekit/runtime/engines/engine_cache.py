@@ -12,7 +12,8 @@ Rules this file keeps:
 3. A file is written under another name, synchronised and renamed; the sidecar, which makes an entry one, comes last.
 4. One process writes an entry at a time (`locked`). Reading takes no lock and writes nothing, so a cache on a read-only disk serves.
 5. What this user may not read is not there, with the reason: it is never more than the next engine of a bundle that is needed.
-6. A new plan withdraws the choices that were made with the one before it: what answered the golden frames is what runs.
+6. Writing an entry takes nothing away: one that cannot be written leaves what was there, and a choice outlives the plan that it was made with, because it names
+   that plan's sha256 and lets no other answer.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class EngineCache:
         return Entry(payload=payload, sha256=digest, facts=sidecar)
 
     def store(self, key: EntryKey, payload: bytes, facts: Mapping[str, Any]) -> Entry:
-        """Writes an entry, in the place of one of the same key, and withdraws the choices made with that.
+        """Writes an entry, in the place of one of the same key.
 
         Args:
             key: What it was made from.
@@ -100,21 +101,28 @@ class EngineCache:
             TargetError: The folder may be written by others.
         """
         self.prepare()
-        self._withdraw_choices(key.name)
         digest = hashlib.sha256(payload).hexdigest()
         sidecar = {**facts, "key": key.document(), "sha256": digest, "size_bytes": len(payload)}
-        # A sidecar of before would describe other bytes than the plan for a moment; `load` would only refuse them, but why make it.
-        with contextlib.suppress(FileNotFoundError):
-            (self.folder / f"{key.name}.json").unlink()
         cache_files.write(self.folder / f"{key.name}.plan", payload)
+        # Until it is written, the sidecar of before is of other bytes, and `load` refuses them.
         cache_files.write(self.folder / f"{key.name}.json", _json(sidecar))
         return Entry(payload=payload, sha256=digest, facts=sidecar)
 
     def remove(self, key: EntryKey) -> None:
-        """Takes an entry away, with the choices made with it; what is not there is no error."""
-        self._withdraw_choices(key.name)
-        for ending in ("json", "plan"):
-            (self.folder / f"{key.name}.{ending}").unlink(missing_ok=True)
+        """Takes an entry away; what is not there is no error.
+
+        Raises:
+            OutputError: It cannot be removed: another user's, or on a disk that cannot be written to.
+        """
+        try:
+            # The sidecar goes first: it makes the entry one.
+            for ending in ("json", "plan"):
+                (self.folder / f"{key.name}.{ending}").unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"{key.name} could not be removed from {self.folder}: {error.strerror}",
+                hint=f"remove it as the user that it belongs to, or set {ENVIRONMENT} to a folder of this user",
+            ) from error
 
     def prepare(self) -> None:
         """Makes the folder where there is none, and finds out whether entries can be written.
@@ -190,7 +198,7 @@ class EngineCache:
             return nothing
         found = self._sidecar(name)
         if found is None:
-            # Of another version or power mode: it does not count, but it says what has changed.
+            # Of another version, or of a mode with other multiprocessors: it does not count, but it says what has changed.
             others = (self._sidecar(path.name) for path in cache_files.listed(self.folder, choice_file.pattern(bundle_digest)))
             found = next((other for other in others if isinstance(other, dict)), None)
         if found is None or isinstance(found, Unusable):
@@ -232,13 +240,6 @@ class EngineCache:
                     return f"the one that is cached was built with {difference(listed.get('device'), wanted['device'])}"
                 return "the one that is cached was built with other options"
         return "it was not built here yet"
-
-    def _withdraw_choices(self, entry: str) -> None:
-        for path in cache_files.listed(self.folder, "choice-*.json"):
-            found = self._sidecar(path.name)
-            entries = found.get("entries") if isinstance(found, dict) else None
-            if not isinstance(entries, dict) or entry in entries.values():
-                path.unlink(missing_ok=True)
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

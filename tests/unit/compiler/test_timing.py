@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import device_bundles
@@ -76,6 +77,18 @@ def test_a_process_that_fails_is_told(tmp_path):
     with pytest.raises(ModelError, match="the process that times artefacts ended with 1") as caught:
         timing.latency_share(artefact, artefact, (spec, spec), FRAME)
     assert "none." in caught.value.hint
+
+
+def test_nothing_of_the_working_folder_is_executed(tmp_path, monkeypatch):
+    """A file that lies where the command is started and is named like a module that the process imports is not that module; paths are told in full."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("json", "base64", "edgekit", "numpy"):
+        Path(f"{name}.py").write_text("import pathlib; pathlib.Path(__file__).with_suffix('.executed').touch()")
+    Path("model").mkdir()
+    artefact = Artefact(files=tiny_ir(Path("model")), sha256="", precision="f32", outputs=3)
+    spec = engine_spec(load_target("x86-64"), artefact)
+    assert timing.latency_share(artefact, artefact, (spec, spec), FRAME, tries=1).samples > 100
+    assert list(tmp_path.glob("*.executed")) == []
 
 
 def test_a_time_carries_its_host(monkeypatch):

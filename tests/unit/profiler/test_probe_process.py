@@ -26,6 +26,15 @@ def test_without_tensorrt_the_real_process_says_so():
     assert "TensorRT cannot be loaded" in found.probes[0].reason
 
 
+def test_nothing_of_the_working_folder_is_executed(tmp_path, monkeypatch):
+    """A file that lies where the command is started and is named like a module that the process imports is not that module."""
+    for name in ("json", "edgekit", "tensorrt", "numpy"):
+        (tmp_path / f"{name}.py").write_text("import pathlib; pathlib.Path(__file__).with_suffix('.executed').touch()")
+    monkeypatch.chdir(tmp_path)
+    assert "TensorRT cannot be loaded" in probe_apart().probes[0].reason
+    assert list(tmp_path.glob("*.executed")) == []
+
+
 def test_an_answer_among_a_librarys_words():
     """What libraries print around the answer is not taken for it."""
     found = probe_apart([*PYTHON, f"print('[TRT] hello'); print('{MARK}' + '''{ANSWER}'''); print('bye')"])

@@ -7,7 +7,8 @@ Rules this file keeps:
 2. Two artefacts take turns, call by call, so that a busy machine slows both; what counts is the ratio of their medians.
 3. It happens in a process of its own, as on a device: in the compile's, PyTorch's threads and memory slow small models more than large ones.
 4. A busy machine decides nothing while it can be helped: what was not steady is timed again, some times at most, and then the middle of all counts.
-5. A time belongs to the host it was measured on, and carries its name.
+5. That process runs in no folder of the user's: `python -m` looks for modules in its working folder first, and what lies there must not be executed.
+6. A time belongs to the host it was measured on, and carries its name.
 
     python -m edgekit.compiler.timing      is that process: a request as JSON on stdin, a `LatencyShare` on stdout
 """
@@ -101,7 +102,7 @@ def steadiest(time: Callable[[], LatencyShare], tries: int) -> LatencyShare:
 
 def _timed(request: str) -> LatencyShare:
     ended = subprocess.run(  # noqa: S603 - this interpreter and our own module
-        [sys.executable, "-m", __name__], input=request, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        [sys.executable, "-m", __name__], cwd="/", input=request, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
     )
     if ended.returncode != 0:
         last = ended.stderr.strip().splitlines()[-1:] or ["it said nothing"]

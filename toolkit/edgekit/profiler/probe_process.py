@@ -4,6 +4,7 @@ Rules this file keeps:
 
 1. A process that crashes, hangs or answers nonsense is FAIL for every precision, with how it ended; the command goes on.
 2. The answer is the last line of its output, by a marker: libraries write there too.
+3. It runs in no folder of the user's: `python -m` looks for modules in its working folder first, and what lies there must not be executed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def probe_apart(command: Sequence[str] = (), *, timeout_s: float = TIMEOUT_S) ->
     asked = list(command) or [sys.executable, "-m", CHILD]
     try:
         ended = subprocess.run(  # noqa: S603  the command is this interpreter and our own module
-            asked, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
+            asked, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
         )
     except subprocess.TimeoutExpired:
         return _failed(f"the build did not end within {timeout_s:g} s")

@@ -6,14 +6,27 @@ The graph reader that takes a graph to the GPU is compared with ONNX Runtime her
 
 from __future__ import annotations
 
+import runpy
+
 import half_checks
 import numpy as np
 import onnx
 import onnx_on_torch
 import pytest
 import qdq_builders
+import repository
 import torch
 from onnx import TensorProto, helper, numpy_helper
+
+ON_A_GPU = runpy.run_path(str(repository.ROOT / "tests" / "gpu" / "test_half_numerics.py"))
+SHALLOW = {
+    "resnet18": {"layers": (1, 1, 1, 1)},
+    "mobilenetv3_small_050": {},
+    "densenet121": {"block_config": (2, 2, 2, 2)},
+    "vit_tiny_patch16_224": {"img_size": 64, "depth": 2},
+    "convnext_atto": {"depths": (1, 1, 1, 1)},
+}
+"""Architecture to what leaves it its operators and makes it small."""
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +57,30 @@ def test_the_edges_pass(noted):
     """PyTorch's float16 on the CPU gives the oracle's numbers exactly, and there are subnormal and infinite values among them."""
     half_checks.check_edges(half_checks.on_torch("cpu"), noted.__setitem__)
     assert " 0 " not in noted["values"]
+
+
+@pytest.fixture(scope="module", params=ON_A_GPU["ARCHITECTURES"])
+def shallow(request, tmp_path_factory):
+    """The graph of an architecture of the GPU's tests, with fewer blocks and small frames."""
+    return half_checks.explained(request.param, 64, tmp_path_factory.mktemp(request.param), **SHALLOW[request.param])
+
+
+@pytest.mark.parametrize("engine", ON_A_GPU["ENGINES"])
+def test_the_reader_knows_every_operator_of_the_gpus_graphs(shallow, engine, tmp_path, noted):
+    """Each kind of graph that is taken to a GPU opens, and answers on the CPU as the oracle foresaw."""
+    written = half_checks.write(*shallow, engine, tmp_path)
+    half_checks.check_answers(written, half_checks.on_torch("cpu")(written.content), noted.__setitem__)
+    assert noted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ON_A_GPU["ARCHITECTURES"])
+def test_the_gpus_graphs_are_right_on_the_cpu(architecture, tmp_path, noted):
+    """The very graphs that are taken to a GPU answer as the oracle foresaw with the CPU's float16: what fails there is the GPU's."""
+    graph = half_checks.explained(architecture, 224, tmp_path)
+    for engine in ON_A_GPU["ENGINES"]:
+        written = half_checks.write(*graph, engine, tmp_path)
+        half_checks.check_answers(written, half_checks.on_torch("cpu")(written.content), noted.__setitem__)
 
 
 def shifted(answer, **by):
@@ -107,11 +144,14 @@ OPERATORS = {
         {"group": 2, "pads": [0, 0, 1, 1], "strides": [2, 2]},
     ),
     "Div": ([X, X], [], {}),
+    "Erf": ([X], [], {}),
+    "Exp": ([X], [], {}),
     "Flatten": ([X], [], {"axis": 2}),
     "Gather": ([X], [np.array([[2, -1]])], {"axis": 1}),
     "Gelu": ([X], [], {"approximate": "tanh"}),
     "Gemm": ([(3, 5)], [np.random.default_rng(2).normal(size=(4, 5)), np.arange(4.0)], {"transB": 1}),
     "GlobalAveragePool": ([X], [], {}),
+    "Greater": ([X, (4, 1, 6)], [], {}),
     "HardSigmoid": ([X], [], {"alpha": 1 / 6, "beta": 0.5}),
     "HardSwish": ([X], [], {}),
     "LayerNormalization": ([Y], [np.arange(8.0), np.ones(8)], {"axis": -1, "epsilon": 1e-3}),
@@ -119,11 +159,13 @@ OPERATORS = {
     "MaxPool": ([X], [], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [0, 0, 1, 1], "ceil_mode": 1}),
     "Mul": ([X, X], [], {}),
     "ReduceMean": ([X], [np.array([2, 3])], {"keepdims": 0}),
+    "ReduceSum": ([X], [np.array([1, -1])], {}),
     "Relu": ([X], [], {}),
     "Reshape": ([X], [np.array([0, -1, 3])], {}),
     "Sigmoid": ([X], [], {}),
     "Slice": ([X], [np.array([1, -4]), np.array([3, 100]), np.array([1, 3]), np.array([1, 2])], {}),
     "Softmax": ([X], [], {"axis": 1}),
+    "Sqrt": ([X], [], {}),
     "Squeeze": ([(1, 3, 1, 4)], [np.array([0, 2])], {}),
     "Sub": ([X, X], [], {}),
     "Transpose": ([X], [], {"perm": [0, 2, 3, 1]}),
@@ -144,7 +186,9 @@ def one_operator(operator, shapes, constants, attributes):
         kind = np.int64 if np.issubdtype(value.dtype, np.integer) else np.float32
         values.append(numpy_helper.from_array(value.astype(kind), f"constant{index}"))
     names = [*(f"input{index}" for index in range(len(shapes))), *(f"constant{index}" for index in range(len(constants)))]
-    nodes.append(helper.make_node(operator, names, ["out"], **attributes))
+    nodes.append(helper.make_node(operator, names, ["result"], **attributes))
+    # Of what is true, 1.
+    nodes.append(helper.make_node("Cast", ["result"], ["out"], to=TensorProto.FLOAT))
     graph = helper.make_graph(
         nodes,
         "one",
@@ -165,6 +209,20 @@ def test_an_operator_is_what_onnx_says(operator):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("operator", "attributes"),
+    [("ReduceSum", {}), ("ReduceMean", {}), ("ReduceSum", {"noop_with_empty_axes": 1})],
+    ids=["sum", "mean", "nothing"],
+)
+def test_a_reduction_without_axes_is_of_all_or_of_none(operator, attributes):
+    """No axes are all of them, and none where the attribute says so."""
+    content = one_operator(operator, [X], [], attributes)
+    (expected,) = qdq_builders.run(content, [np.uint8(3)], ["out"])
+    found = onnx_on_torch.Program(content, "cpu")(np.array([3], dtype=np.uint8))["out"]
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_every_operator_is_compared():
     """No operator of the reader is left out."""
     assert set(OPERATORS) | ELSEWHERE == set(onnx_on_torch.OPERATORS)
@@ -173,7 +231,7 @@ def test_every_operator_is_compared():
 @pytest.mark.parametrize(
     ("operator", "case"),
     [
-        ("Erf", ([X], [], {})),
+        ("Tan", ([X], [], {})),
         ("HardSigmoid", ([X], [], {"alpha": 0.3})),
         ("Gemm", ([(3, 5)], [np.ones((5, 4))], {"alpha": 2.0})),
         ("Conv", ([X], [np.ones((4, 4, 3, 3))], {"auto_pad": "SAME_UPPER"})),

@@ -72,8 +72,15 @@ class Written:
     tensors: NDArray[np.uint8]
 
 
-def explained(architecture: str, side: int, folder: Path) -> Any:
-    """The explained graph of an architecture of timm with random weights and fitting statistics, and its input."""
+def explained(architecture: str, side: int, folder: Path, **changes: Any) -> Any:
+    """The explained graph of an architecture of timm with random weights and fitting statistics, and its input.
+
+    Args:
+        architecture: timm's name.
+        side: Of the frame, in pixels.
+        folder: Where its files go.
+        changes: Arguments of the architecture, fewer blocks for example.
+    """
     import torch
 
     from edgekit.compiler.torchvision_ops import define_missing_operators
@@ -82,7 +89,7 @@ def explained(architecture: str, side: int, folder: Path) -> Any:
     import timm
 
     torch.manual_seed(0)
-    network = timm.create_model(architecture, num_classes=3).train()
+    network = timm.create_model(architecture, num_classes=3, **changes).train()
     with torch.no_grad():
         for _ in range(4):
             network(torch.randn(4, 3, side, side))

@@ -229,12 +229,18 @@ def _concat(attributes: Attributes, *values: torch.Tensor) -> torch.Tensor:
     return torch.cat(values, axis)
 
 
-def _reduce_mean(attributes: Attributes, value: torch.Tensor, axes: torch.Tensor | None = None) -> torch.Tensor:
-    keeps = bool(attributes.pop("keepdims", 1))
-    listed: Sequence[int] = attributes.pop("axes", None) or _integers(axes)  # type: ignore[arg-type]  # one of both is there
-    attributes.pop("noop_with_empty_axes", None)
-    _all_used(attributes)
-    return value.mean(list(listed), keepdim=keeps)
+def _reduced(function: Operator) -> Operator:
+    """An operator that makes one value of all those along some axes; an attribute until opset 13 or 18, an input from there on."""
+
+    def run(attributes: Attributes, value: torch.Tensor, axes: torch.Tensor | None = None) -> torch.Tensor:
+        keeps, left_alone = bool(attributes.pop("keepdims", 1)), bool(attributes.pop("noop_with_empty_axes", 0))
+        listed: Sequence[int] = attributes.pop("axes", ()) or ([] if axes is None else _integers(axes))
+        _all_used(attributes)
+        if not listed and left_alone:
+            return value
+        return function(value, list(listed or range(value.ndim)), keepdim=keeps, dtype=value.dtype)
+
+    return run
 
 
 def _global_average_pool(value: torch.Tensor) -> torch.Tensor:
@@ -300,11 +306,14 @@ OPERATORS: Mapping[str, Operator] = {
     "Conv": _conv,
     "DequantizeLinear": _dequantize,
     "Div": _plain(torch.div),
+    "Erf": _plain(torch.erf),
+    "Exp": _plain(torch.exp),
     "Flatten": _flatten,
     "Gather": _gather,
     "Gelu": _gelu,
     "Gemm": _gemm,
     "GlobalAveragePool": _plain(_global_average_pool),
+    "Greater": _plain(torch.gt),
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _plain(F.hardswish),
     "LayerNormalization": _layer_normalization,
@@ -312,12 +321,14 @@ OPERATORS: Mapping[str, Operator] = {
     "MaxPool": _max_pool,
     "Mul": _plain(torch.mul),
     "QuantizeLinear": _quantize,
-    "ReduceMean": _reduce_mean,
+    "ReduceMean": _reduced(torch.mean),
+    "ReduceSum": _reduced(torch.sum),
     "Relu": _plain(torch.relu),
     "Reshape": _reshape,
     "Sigmoid": _plain(torch.sigmoid),
     "Slice": _slice,
     "Softmax": _softmax,
+    "Sqrt": _plain(torch.sqrt),
     "Squeeze": _squeeze,
     "Sub": _plain(torch.sub),
     "Transpose": _transpose,

@@ -66,7 +66,7 @@ def test_the_document(monkeypatch, tmp_path, path, capfd):
     first, second = document["engines"]
     assert (first["status"], first["latency_ms"], second["status"]) == ("FAIL", None, "PASS")
     assert first["reason"] == "this machine's arithmetic differs from the one the bundle was proven with"
-    assert set(second["built"]) == {"engine", "entry", "sha256", "size_bytes", "cached", "build_seconds", "reason"}
+    assert set(second["built"]) == {"engine", "entry", "sha256", "size_bytes", "cached", "build_seconds", "reason", "power"}
 
 
 def test_where_none_passes(monkeypatch, tmp_path, path, capfd):

@@ -13,9 +13,11 @@ from edgekit.bundle.reader import open_bundle
 from edgekit.errors import OutputError, TargetError
 from edgekit.profiler import engine_choice
 from edgekit.profiler.clock import Budget
+from edgekit.profiler.jetson_state import Clock, PowerMode
 from edgekit.runtime.classifier import load
 from edgekit.runtime.engines import cache_files
 from edgekit.runtime.engines.base import EngineNotBuiltError
+from edgekit.runtime.engines.choice_file import Power
 from edgekit.runtime.engines.engine_cache import EngineCache
 
 QUICK = Budget(seconds=0.0, min_samples=40, max_seconds=20.0)
@@ -154,3 +156,146 @@ def test_an_answer_that_is_no_number_is_a_verdict(monkeypatch, tmp_path, path, a
     assert statuses(outcome) == [("tensorrt-int8", "FAIL", False), ("tensorrt-fp16", "PASS", False)]
     assert (outcome.order, load(path).engine_name) == (("tensorrt-fp16",), "tensorrt-fp16")
     assert statuses(choose(path)) == [("tensorrt-int8", "FAIL", True), ("tensorrt-fp16", "PASS", True)]
+
+
+def in_mode(monkeypatch, mode, gpu_mhz=None):
+    """The device in a power mode."""
+    monkeypatch.setattr(engine_choice, "this_power", lambda: Power(mode=mode, gpu_mhz=gpu_mhz))
+
+
+def test_another_power_mode_is_told(monkeypatch, tmp_path, path):
+    """Engines of another mode answer as before, and every build says in which one they were built and what builds them again; doing that ends it."""
+    device = prepared(monkeypatch, tmp_path, float16=numpy_engine(seconds=0.004))
+    in_mode(monkeypatch, "15W", 612.0)
+    assert choose(path).notes == ()
+    in_mode(monkeypatch, "MAXN_SUPER", 1020.0)
+    plans = [next(device.cache.glob(f"{name}-*.plan")) for name in ("tensorrt-int8", "tensorrt-fp16")]
+    for again in (False, True, False):
+        progress = Progress()
+        outcome = choose(path, again=again, progress=progress)
+        assert outcome.order == ("tensorrt-int8", "tensorrt-fp16")
+        assert [told[1] for told in progress.told if told[0] == "note"] == list(outcome.notes)
+        for plan, note in zip(plans, outcome.notes, strict=True):
+            assert note.startswith(f"{plan.name[:13]} was built in the power mode 15W, now it is MAXN_SUPER: ")
+            assert f"remove {plan} and run edgekit build" in note
+    plans[0].unlink()
+    assert [note[:13] for note in choose(path).notes] == ["tensorrt-fp16"]
+    plans[1].unlink()
+    assert choose(path).notes == ()
+    assert load(path).engine_notes == []
+
+
+def test_an_order_of_another_power_mode_is_told(monkeypatch, tmp_path, path):
+    """Back in the mode that the engines were built in, an order that was found in another one is told until they are timed again."""
+    prepared(monkeypatch, tmp_path, float16=numpy_engine(seconds=0.004))
+    in_mode(monkeypatch, "15W")
+    choose(path)
+    in_mode(monkeypatch, "25W")
+    choose(path, again=True)
+    in_mode(monkeypatch, "15W")
+    for _ in range(2):
+        assert choose(path).notes == (
+            "the engines were timed in the power mode 25W, now it is 15W; edgekit build BUNDLE --again times them in this one",
+        )
+    assert choose(path, again=True).notes == ()
+    assert choose(path).notes == ()
+
+
+@pytest.mark.parametrize(("before", "now"), [("", "15W"), ("15W", ""), ("", ""), ("15W", "15W")])
+def test_a_mode_that_is_not_known_is_not_another_one(monkeypatch, tmp_path, path, before, now):
+    """There is no note where one of the two modes cannot be read, or where it is the same with another clock."""
+    prepared(monkeypatch, tmp_path)
+    in_mode(monkeypatch, before, 612.0)
+    choose(path)
+    in_mode(monkeypatch, now, 1020.0)
+    assert choose(path).notes == ()
+
+
+def test_what_is_written_down_of_the_mode(monkeypatch, tmp_path, path):
+    """Mode and clock stand beside each plan and in the choice; the builder's timings of one mode are not taken in another."""
+    device = prepared(monkeypatch, tmp_path)
+    in_mode(monkeypatch, "15W", 612.0)
+    choose(path)
+    for file in (*device.cache.glob("tensorrt-int8-*.json"), *device.cache.glob("choice-*.json")):
+        assert json.loads(file.read_text())["power"] == {"mode": "15W", "gpu_mhz": 612.0}
+    assert len(list(device.cache.glob("tensorrt-timings-*.plan"))) == 1
+    next(device.cache.glob("tensorrt-int8-*.plan")).unlink()
+    in_mode(monkeypatch, "25W")
+    choose(path)
+    assert len(list(device.cache.glob("tensorrt-timings-*.plan"))) == 2
+
+
+def test_a_build_that_timed_nothing_leaves_the_mode_as_it_was(monkeypatch, tmp_path, path):
+    """Where no engine can be opened, the order stands as it was found, and so does the mode that it was found in."""
+    device = prepared(monkeypatch, tmp_path)
+    in_mode(monkeypatch, "15W")
+    choose(path)
+    (choice,) = device.cache.glob("choice-*.json")
+    before = choice.read_bytes()
+    in_mode(monkeypatch, "25W")
+    device.cuda.fail = {"host_alloc"}
+    choose(path, again=True)
+    assert choice.read_bytes() == before
+
+
+@pytest.mark.parametrize("power", [{"mode": 1}, {"mode": "15W", "gpu_mhz": "fast"}, [], None])
+def test_a_damaged_mode_makes_a_choice_none(monkeypatch, tmp_path, path, power):
+    """A choice in which anything does not fit is as good as none; beside a plan it is not known, and the plan is whole."""
+    device = prepared(monkeypatch, tmp_path)
+    choose(path)
+    sidecar = next(device.cache.glob("tensorrt-int8-*.json"))
+    (choice,) = device.cache.glob("choice-*.json")
+    for file in (sidecar, choice):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "power": power}))
+    assert load(path).engine_name == "openvino"
+    outcome = choose(path)
+    assert outcome.tried[0].built.cached
+    assert (outcome.tried[0].built.power, outcome.tried[0].earlier) == (Power(), False)
+
+
+def test_a_choice_of_before_the_mode_was_written_down(monkeypatch, tmp_path, path):
+    """Plans and choices without it are taken as they are."""
+    device = prepared(monkeypatch, tmp_path)
+    choose(path)
+    for file in device.cache.glob("*.json"):
+        document = json.loads(file.read_text())
+        document.pop("power", None)
+        for one in document.get("tried", []):
+            del one["built"]["power"]
+        file.write_text(json.dumps(document))
+    in_mode(monkeypatch, "15W")
+    outcome = choose(path)
+    assert (outcome.notes, [one.earlier for one in outcome.tried]) == ((), [True, True])
+
+
+@pytest.mark.parametrize(
+    ("mode", "clocks", "expected"),
+    [
+        (None, (), Power()),
+        (PowerMode(id=2, name="MAXN_SUPER", source=""), (("cpu policy0", 1728.0), ("gpu 17000000.gpu", 1020.0)), ("MAXN_SUPER", 1020.0)),
+        (PowerMode(id=2, name=None, source=""), (("gpu gpu-gpc-0", 1300.0), ("gpu gpu-nvd-0", 1692.0), ("gpu x", None)), ("2", 1692.0)),
+    ],
+)
+def test_the_mode_of_this_device(monkeypatch, mode, clocks, expected):
+    """The mode's name, its number where only that is known, and the highest of the GPU's clocks alone."""
+    made = [
+        Clock(name=name, current_mhz=None, lowest_mhz=None, highest_mhz=highest, governor=None, locked=None, reason="")
+        for name, highest in clocks
+    ]
+    monkeypatch.setattr(engine_choice, "read_power_mode", lambda: (mode, ""))
+    monkeypatch.setattr(engine_choice, "read_clocks", lambda: tuple(made))
+    found = engine_choice.this_power()
+    assert found == (expected if isinstance(expected, Power) else Power(mode=expected[0], gpu_mhz=expected[1]))
+
+
+def test_a_clock_that_moved_is_no_new_choice(monkeypatch, tmp_path, path):
+    """Heat lowers the highest frequency for a while: a disk that cannot be written to is then no error, and in another mode it is one."""
+    prepared(monkeypatch, tmp_path, float16=numpy_engine(seconds=0.004))
+    in_mode(monkeypatch, "15W", 612.0)
+    choose(path)
+    no_room_for(monkeypatch, ".json")
+    in_mode(monkeypatch, "15W", 408.0)
+    assert choose(path, again=True).notes == ()
+    in_mode(monkeypatch, "25W")
+    with pytest.raises(OutputError, match="choice-"):
+        choose(path, again=True)

@@ -10,6 +10,7 @@ Rules this file keeps:
    `again` does everything anew.
 5. Only PASS and FAIL last, and both were seen: what the engine answered was compared, or was NaN or infinite. One that could not be built, kept or opened, or
    that failed on a frame without an answer, is tried again the next time, and never takes the place of one that passed with the plan that is still there.
+6. A plan that was built in another power mode answers as well as it did; that it may not be the fastest one here is a note, and never a reason to build.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from edgekit.bundle.reader import Bundle
 from edgekit.errors import EdgekitError, NotFiniteError, OutputError, TargetError
 from edgekit.profiler import clock
 from edgekit.profiler.clock import Budget
+from edgekit.profiler.jetson_state import read_clocks, read_power_mode
 from edgekit.profiler.warmup import steady_state
 from edgekit.runtime import selftest
 from edgekit.runtime.classifier import open_for_check
 from edgekit.runtime.engines import tensorrt_build
 from edgekit.runtime.engines.base import ModelRefusedError
 from edgekit.runtime.engines.cache_keys import DeviceKey
-from edgekit.runtime.engines.choice_file import Choice
+from edgekit.runtime.engines.choice_file import Choice, Power
 from edgekit.runtime.engines.engine_cache import EngineCache
 from edgekit.runtime.engines.tensorrt_build import Built, Progress
 from edgekit.schema.decode import decode
@@ -112,28 +114,55 @@ def choose(bundle: Bundle, cache: EngineCache, progress: Progress, *, budget: Bu
     if not specs:
         names = ", ".join(spec.name for spec in bundle.manifest.engines)
         raise TargetError(f"{bundle.path} has no engine that is built on the device, only {names}", hint="it runs as it is: edgekit verify")
-    device = tensorrt_build.this_device()
+    device, power = tensorrt_build.this_device(), this_power()
     stored = cache.load_choice(bundle.digest, device)
     earlier = _earlier(bundle, specs, cache, device, stored) if isinstance(stored, Choice) else {}
     tried = [
-        _reused(earlier[spec.name], progress) if spec.name in earlier and not again else _try(bundle, spec, cache, progress)
+        _reused(earlier[spec.name], progress) if spec.name in earlier and not again else _try(bundle, spec, cache, progress, power)
         for spec in specs
     ]
     if isinstance(stored, Choice) and all(one.earlier for one in tried):
-        return Outcome(tried=tuple(tried), order=stored.order)
+        return _told(Outcome(tried=tuple(tried), order=stored.order, notes=_of_the_mode(tried, stored.power, power, cache)), progress)
     standing = [one for one in tried if one.status == "NOT RUN" and one.engine in earlier]
     order, medians, notes = _ordered(bundle, specs, tried, _Timing(budget=budget or BUDGET, progress=progress))
     if standing and isinstance(stored, Choice):
         order, notes = _with_standing(order, standing, stored, notes)
     told = tuple(dataclasses.replace(one, latency_ms=medians.get(one.engine, one.latency_ms)) for one in tried)
     kept = [earlier[one.engine] if one in standing else one for one in told]
-    cache.store_choice(bundle.digest, device, _choice(order, kept))
-    for note in notes:
+    timed_in = stored.power if isinstance(stored, Choice) and not medians else power
+    cache.store_choice(bundle.digest, device, _choice(order, kept, timed_in))
+    return _told(Outcome(tried=told, order=order, notes=(*notes, *_of_the_mode(kept, timed_in, power, cache))), progress)
+
+
+def this_power() -> Power:
+    """The power mode of this device and the highest frequency of its GPU, as far as they can be read."""
+    mode, _ = read_power_mode()
+    highest = [clock.highest_mhz for clock in read_clocks() if clock.name.startswith("gpu ") and clock.highest_mhz is not None]
+    return Power(mode="" if mode is None else mode.name or str(mode.id), gpu_mhz=max(highest, default=None))
+
+
+def _of_the_mode(tried: Sequence[Tried], timed_in: Power, now: Power, cache: EngineCache) -> tuple[str, ...]:
+    """A note for each engine that was built in another power mode (rule 6), or one where the order is of another; none where a mode is not known."""
+    if not now.mode:
+        return ()
+    built = [one.built for one in tried if one.built is not None and one.built.power.mode not in ("", now.mode)]
+    if not built and timed_in.mode not in ("", now.mode):
+        again = "edgekit build BUNDLE --again times them in this one"
+        return (f"the engines were timed in the power mode {timed_in.mode}, now it is {now.mode}; {again}",)
+    return tuple(
+        f"{one.engine} was built in the power mode {one.power.mode}, now it is {now.mode}: it answers as it did, and one that is built now may be faster; "
+        f"to build it again, remove {cache.folder / one.entry}.plan and run edgekit build BUNDLE"
+        for one in built
+    )
+
+
+def _told(outcome: Outcome, progress: Progress) -> Outcome:
+    for note in outcome.notes:
         progress.note(note)
-    return Outcome(tried=told, order=order, notes=notes)
+    return outcome
 
 
-def _choice(order: tuple[str, ...], tried: Sequence[Tried]) -> Choice:
+def _choice(order: tuple[str, ...], tried: Sequence[Tried], power: Power) -> Choice:
     built = [one for one in tried if one.built is not None]
     return Choice(
         order=order,
@@ -142,6 +171,7 @@ def _choice(order: tuple[str, ...], tried: Sequence[Tried]) -> Choice:
         entries={one.engine: one.built.entry for one in built if one.built is not None},
         plans={one.engine: one.built.sha256 for one in built if one.built is not None},
         tried=tuple(asdict(one) for one in tried),
+        power=power,
     )
 
 
@@ -196,10 +226,10 @@ def _with_standing(
     return (*before, *(name for name in order if name not in before)), (*notes, *told)
 
 
-def _try(bundle: Bundle, spec: EngineSpec, cache: EngineCache, progress: Progress) -> Tried:
+def _try(bundle: Bundle, spec: EngineSpec, cache: EngineCache, progress: Progress, power: Power) -> Tried:
     tolerance = bundle.manifest.golden.tolerance[spec.name]
     try:
-        built = tensorrt_build.build(spec, bundle.members, cache, progress)
+        built = tensorrt_build.build(spec, bundle.members, cache, progress, power=power)
     except (TargetError, ModelRefusedError, OutputError) as error:
         return Tried(
             engine=spec.name, status="NOT RUN", reason=error.message, built=None, frames=0, max_difference=None, tolerance=tolerance

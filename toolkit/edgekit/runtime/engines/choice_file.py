@@ -2,7 +2,8 @@
 
 Rules this file keeps:
 
-1. A choice belongs to one bundle on one device; a device in another power mode is another one here, and keeps a choice of its own.
+1. A choice belongs to one bundle on one device. A power mode that switches multiprocessors off is another device here, and keeps a choice of its own; in which
+   other mode engines were built and timed is written down for people, and decides nothing.
 2. Only what was seen is lasting: an engine passed its golden frames, or failed them. One that could not be tried is neither, and its reason stands apart.
 3. A document in which anything does not fit is as good as none.
 """
@@ -16,8 +17,22 @@ from typing import Any, TypeGuard
 
 from edgekit.errors import TargetError
 from edgekit.runtime.engines.cache_keys import DeviceKey, Unusable, canonical_digest, difference
+from edgekit.schema.decode import decode
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Power:
+    """How fast the device may go, which is in no key: a plan of one mode runs in every other.
+
+    Attributes:
+        mode: Name of the power mode; empty where there is none, or it is not known.
+        gpu_mhz: The highest frequency the GPU may go up to at the moment, which heat may lower too; None where it is not known.
+    """
+
+    mode: str = ""
+    gpu_mhz: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +46,7 @@ class Choice:
         entries: Engine to the name of the cache's entry that was tried.
         plans: Engine to the sha256 of the plan that was tried.
         tried: What `edgekit build` tells of each engine, for people and for the next build.
+        power: In which the engines were put in order.
     """
 
     order: tuple[str, ...]
@@ -39,10 +55,11 @@ class Choice:
     entries: Mapping[str, str] = field(default_factory=dict)
     plans: Mapping[str, str] = field(default_factory=dict)
     tried: tuple[Mapping[str, Any], ...] = ()
+    power: Power = field(default_factory=Power)
 
     def without_timings(self) -> Choice:
         """What is decided, without what was measured on the way."""
-        return replace(self, tried=())
+        return replace(self, tried=(), power=replace(self.power, gpu_mhz=None))
 
 
 def name(bundle_digest: str, device: DeviceKey) -> str:
@@ -70,16 +87,26 @@ def parse(found: Mapping[str, Any], bundle_digest: str, device: DeviceKey) -> Ch
         return Unusable(reason=f"the bundle's engines were tried with {difference(found.get('device'), asdict(device))}")
     order, tried = found.get("order"), found.get("tried")
     tables = [found.get(key) for key in ("refused", "untried", "entries", "plans")]
+    power = parse_power(found.get("power", {}))
     if (
         found.get("bundle") != bundle_digest
         or not _is_texts(order)
         or not isinstance(tried, list)
+        or power is None
         or not all(isinstance(one, dict) for one in tried)
         or not all(isinstance(table, dict) and _is_texts(list(table.values())) for table in tables)
     ):
         return Unusable(reason="what was written about them is damaged")
     refused, untried, entries, plans = (dict(table or {}) for table in tables)
-    return Choice(order=tuple(order), refused=refused, untried=untried, entries=entries, plans=plans, tried=tuple(tried))
+    return Choice(order=tuple(order), refused=refused, untried=untried, entries=entries, plans=plans, tried=tuple(tried), power=power)
+
+
+def parse_power(found: object) -> Power | None:
+    """What was written down of the power mode; None where that is damaged."""
+    try:
+        return decode(Power, found, where="the power mode", error=TargetError)
+    except TargetError:
+        return None
 
 
 def _stem(bundle_digest: str) -> str:

@@ -5,7 +5,8 @@ Rules this file keeps:
 1. It builds from the bundle's ONNX, whose bytes were checked and ask for nothing outside themselves; nothing is downloaded and no plan comes from anywhere
    else.
 2. A bundle chooses among the settings that are listed here and no others.
-3. The key holds everything the plan depends on; with the same key nothing is built again, and nothing is written.
+3. The key holds everything that decides whether the plan runs here; with the same key nothing is built again, and nothing is written. The power mode only
+   decides how fast it is: it is written down beside the plan.
 4. One process builds an engine at a time; one that waited takes what the other built.
 5. Only what was proven is built: before version 10 the builder chooses the types of a float16 graph itself, so there is no such engine there.
 6. The plan is kept first. Timings only save time: where they cannot be kept, that is a note.
@@ -17,7 +18,7 @@ import datetime as dt
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 from edgekit.bundle.manifest import EngineSpec
@@ -27,6 +28,7 @@ from edgekit.runtime.engines import cuda as cuda_layer
 from edgekit.runtime.engines import tensorrt_api
 from edgekit.runtime.engines.base import check_version
 from edgekit.runtime.engines.cache_keys import DeviceKey, Entry, EntryKey, Unusable
+from edgekit.runtime.engines.choice_file import Power, parse_power
 from edgekit.runtime.engines.cuda.base import Cuda
 from edgekit.runtime.engines.engine_cache import EngineCache
 from edgekit.runtime.engines.onnx_wire import check_self_contained
@@ -104,6 +106,7 @@ class Built:
         cached: Whether it was there already.
         build_seconds: How long the build took, now or then.
         reason: Why it was built: what was wrong with what the cache held. Empty where nothing was built.
+        power: In which it was built, as far as that was known.
     """
 
     engine: str
@@ -113,6 +116,7 @@ class Built:
     cached: bool
     build_seconds: float
     reason: str
+    power: Power = field(default_factory=Power)
 
 
 class Progress(Protocol):
@@ -243,7 +247,9 @@ def find(spec: EngineSpec, members: Mapping[str, memoryview], cache: EngineCache
     return found if isinstance(found, Unusable) else built_of(key, found, "")
 
 
-def build(spec: EngineSpec, members: Mapping[str, memoryview], cache: EngineCache, progress: Progress) -> Built:
+def build(
+    spec: EngineSpec, members: Mapping[str, memoryview], cache: EngineCache, progress: Progress, *, power: Power | None = None
+) -> Built:
     """Builds an engine of a bundle and keeps it, or finds it in the cache.
 
     Args:
@@ -251,6 +257,7 @@ def build(spec: EngineSpec, members: Mapping[str, memoryview], cache: EngineCach
         members: Member name to its checked bytes.
         cache: Where plans are kept.
         progress: Is told how far it is.
+        power: The device's now, where it is known.
 
     Raises:
         MissingEngineError: TensorRT or a binding of CUDA is not installed.
@@ -267,7 +274,7 @@ def build(spec: EngineSpec, members: Mapping[str, memoryview], cache: EngineCach
     try:
         with cuda.active():
             key = entry_key(spec, onnx, settings, device_key(api, cuda))
-            job = _Job(api=api, cache=cache, key=key, onnx=onnx, options=settings.build, progress=progress)
+            job = _Job(api=api, cache=cache, key=key, onnx=onnx, options=settings.build, progress=progress, power=power or Power())
             found = cache.load(key)
             if isinstance(found, Entry):
                 return _told(job, found)
@@ -279,7 +286,7 @@ def build(spec: EngineSpec, members: Mapping[str, memoryview], cache: EngineCach
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """One build: with what, from what, under which key, and who is told."""
+    """One build: with what, from what, under which key, who is told, and in which power mode."""
 
     api: Api
     cache: EngineCache
@@ -287,6 +294,7 @@ class _Job:
     onnx: memoryview
     options: BuildOptions
     progress: Progress
+    power: Power
 
 
 def _told(job: _Job, found: Entry) -> Built:
@@ -306,6 +314,7 @@ def built_of(key: EntryKey, found: Entry, reason: str) -> Built:
         cached=not reason,
         build_seconds=float(found.facts.get("build_seconds", 0.0)),
         reason=reason,
+        power=parse_power(found.facts.get("power", {})) or Power(),
     )
 
 
@@ -317,13 +326,15 @@ def _build_locked(job: _Job) -> Built:
     progress.begin(f"build {key.kind}", cached=False)
     if not tensorrt_api.tells_progress(job.api):
         progress.note(f"TensorRT {job.api.text} does not tell how far it is; a build takes minutes")
-    # Timings are of the device and its library, not of a model: another model's build finds its layers timed.
-    timings = EntryKey(kind=TIMINGS, model_sha256="", options={}, device=key.device)
+    # Timings are of the device, its library and its power mode, not of a model: another model's build finds its layers timed.
+    mode = {"POWER_MODE": job.power.mode} if job.power.mode else {}
+    timings = EntryKey(kind=TIMINGS, model_sha256="", options=mode, device=key.device)
     start = time.monotonic()
     plan, timed = _plan(job, job.cache.load(timings))
     facts = {
         "build_seconds": round(time.monotonic() - start, 3),
         "built_at": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        "power": asdict(job.power),
     }
     stored = job.cache.store(key, plan, facts)
     _keep_timings(job, timings, timed)

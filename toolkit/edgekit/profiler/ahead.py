@@ -1,20 +1,23 @@
-"""Compiles the OpenVINO models of a bundle ahead, at `edgekit build`, and tries what was kept.
+"""Compiles the OpenVINO models of a bundle ahead, at `edgekit build`, and tries them.
 
 Rules this file keeps:
 
-1. What is kept must reproduce the golden frames of the bundle, read back from the cache as a start would read it; otherwise it is removed.
-2. What is kept already and still fits is tried again, and not made again.
+1. An export must reproduce the golden frames of the bundle, read back as a start would read it, before it is kept: what a build that ends in the middle leaves
+   behind must not answer.
+2. What is kept already and still fits is tried again, and not made again. It is removed where it fails; one that cannot be removed is told.
 3. One process compiles at a time, from the bundle's own model; another one that waited finds what the first has kept.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import time
+from dataclasses import dataclass
 
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.bundle.reader import Bundle
-from edgekit.errors import TargetError
+from edgekit.errors import OutputError, TargetError
 from edgekit.profiler.engine_choice import Outcome, Tried, choose
 from edgekit.runtime import selftest
 from edgekit.runtime.classifier import check_machine
@@ -53,7 +56,7 @@ def can_be_compiled_ahead(spec: EngineSpec) -> bool:
 
 
 def compile_ahead(bundle: Bundle, spec: EngineSpec, cache: EngineCache, progress: Progress) -> Tried:
-    """Compiles the model of an engine, keeps it, and tries it on the golden frames.
+    """Compiles the model of an engine, tries it on the golden frames, and keeps it where it passes.
 
     Args:
         bundle: The bundle.
@@ -66,57 +69,90 @@ def compile_ahead(bundle: Bundle, spec: EngineSpec, cache: EngineCache, progress
         BundleError: The model is not what the manifest says.
         OutputError: The cache cannot be written.
     """
-    tolerance = bundle.manifest.golden.tolerance[spec.name]
     try:
         check_machine(bundle.manifest)
-        built = _kept(bundle, spec, cache, progress)
+        key = openvino_cache.entry_key(spec, bundle.members, load_library().__version__)
+        return _made_or_found(_Job(bundle=bundle, spec=spec, cache=cache, key=key, progress=progress))
     except (TargetError, ModelRefusedError) as error:
         return Tried(
-            engine=spec.name, status="NOT RUN", reason=error.message, built=None, frames=0, max_difference=None, tolerance=tolerance
+            engine=spec.name,
+            status="NOT RUN",
+            reason=error.message,
+            built=None,
+            frames=0,
+            max_difference=None,
+            tolerance=bundle.manifest.golden.tolerance[spec.name],
         )
-    progress.begin(f"golden frames of {spec.name}", cached=False)
-    check = selftest.check(bundle, spec)
-    origin = OpenVinoEngine.open(spec, bundle.members).describe()["model"]
-    progress.end()
-    unread = "" if origin == COMPILED_AHEAD else f"what was kept is not read: {origin}"
-    if check.status != "PASS" or unread:
-        cache.remove(_key(bundle, spec))
-    return Tried(
-        engine=spec.name,
-        status="FAIL" if unread else check.status,
-        reason=check.reason or unread,
-        built=built,
-        frames=check.frames,
-        max_difference=check.max_difference,
-        tolerance=tolerance,
-        max_residual=check.max_residual,
-        max_map_difference=check.max_map_difference,
-        label_changes=check.label_changes,
-    )
 
 
-def _key(bundle: Bundle, spec: EngineSpec) -> EntryKey:
-    return openvino_cache.entry_key(spec, bundle.members, load_library().__version__)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One model: of which bundle and engine, kept where under which key, and who is told."""
+
+    bundle: Bundle
+    spec: EngineSpec
+    cache: EngineCache
+    key: EntryKey
+    progress: Progress
 
 
-def _kept(bundle: Bundle, spec: EngineSpec, cache: EngineCache, progress: Progress) -> Built:
-    key = _key(bundle, spec)
-    found = cache.load(key)
-    reason = found.reason if isinstance(found, Unusable) else ""
-    progress.begin(f"compile {spec.name} ahead", cached=not reason)
+def _made_or_found(job: _Job) -> Tried:
+    found = openvino_cache.read(job.cache, job.key)
+    job.progress.begin(f"compile {job.spec.name} ahead", cached=isinstance(found, Entry))
     if isinstance(found, Unusable):
-        with cache.locked(key, waiting=lambda: progress.note(f"another process compiles {spec.name}; waiting for it")):
-            again = cache.load(key)
-            found = _stored(bundle, spec, cache, key) if isinstance(again, Unusable) else again
-    progress.end()
-    return built_of(key, found, reason)
+        with job.cache.locked(job.key, waiting=lambda: job.progress.note(f"another process compiles {job.spec.name}; waiting for it")):
+            again = openvino_cache.read(job.cache, job.key)
+            if isinstance(again, Unusable):
+                return _make(job, found.reason)
+        found = again
+    job.progress.end()
+    return _try_again(job, built_of(job.key, found, ""))
 
 
-def _stored(bundle: Bundle, spec: EngineSpec, cache: EngineCache, key: EntryKey) -> Entry:
+def _make(job: _Job, reason: str) -> Tried:
+    """Compiles, tries, and keeps what passes (rule 1)."""
     start = time.monotonic()
-    content = OpenVinoEngine.compile(spec, bundle.members).export()
+    content = OpenVinoEngine.compile(job.spec, job.bundle.members).export()
     facts = {
         "build_seconds": round(time.monotonic() - start, 3),
         "built_at": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
     }
-    return cache.store(key, content, facts)
+    job.progress.end()
+    with openvino_cache.on_trial(content):
+        tried = _try(job)
+    if tried.status != "PASS":
+        return tried
+    return dataclasses.replace(tried, built=built_of(job.key, openvino_cache.keep(job.cache, job.key, content, facts), reason))
+
+
+def _try_again(job: _Job, built: Built) -> Tried:
+    """Tries what is kept, and removes it where it fails (rule 2)."""
+    tried = dataclasses.replace(_try(job), built=built)
+    if tried.status == "PASS":
+        return tried
+    try:
+        job.cache.remove(job.key)
+    except OutputError as error:
+        return dataclasses.replace(tried, reason=f"{tried.reason}; it is still read at a start: {error.message}")
+    return tried
+
+
+def _try(job: _Job) -> Tried:
+    """The golden frames on the engine as it opens now, which must not be by compiling."""
+    job.progress.begin(f"golden frames of {job.spec.name}", cached=False)
+    check = selftest.check(job.bundle, job.spec)
+    origin = OpenVinoEngine.open(job.spec, job.bundle.members).describe()["model"]
+    job.progress.end()
+    unread = "" if origin == COMPILED_AHEAD else f"what was compiled is not read back: {origin}"
+    return Tried(
+        engine=job.spec.name,
+        status="FAIL" if unread else check.status,
+        reason=check.reason or unread,
+        built=None,
+        frames=check.frames,
+        max_difference=check.max_difference,
+        tolerance=check.tolerance,
+        max_residual=check.max_residual,
+        max_map_difference=check.max_map_difference,
+        label_changes=check.label_changes,
+    )

@@ -13,6 +13,7 @@ from command_line import assert_refused, edgekit
 from device_bundles import frame, write_device_bundle
 
 from edgekit.bundle.reader import open_bundle
+from edgekit.errors import OutputError
 from edgekit.profiler import ahead
 from edgekit.runtime import selftest
 from edgekit.runtime.classifier import load
@@ -158,12 +159,66 @@ def test_what_fails_its_golden_frames_is_not_kept(cache, tmp_path, capfd):
     assert list(cache.glob("*.plan")) == []
 
 
+@pytest.mark.parametrize("removable", [True, False])
+def test_what_is_kept_and_fails_is_removed_or_told_to_be_there(cache, path, tmp_path, monkeypatch, capfd, removable):
+    """Another bundle with the same model and other golden frames finds the model that is kept; where it cannot be removed, the reason says so."""
+
+    def refuse(self, key):
+        raise OutputError(f"{key.name} could not be removed", hint="remove it")
+
+    built(capfd, path)
+    if not removable:
+        monkeypatch.setattr(EngineCache, "remove", refuse)
+    ran = edgekit(capfd, "build", write_device_bundle(tmp_path / "y.edgekit", fault="golden-of-another-machine"))
+    assert_refused(ran, "no engine of")
+    assert ran.out.startswith("FAIL  openvino; already built")
+    assert ("it is still read at a start: openvino-" in ran.out) is not removable
+    assert (list(cache.glob("*.plan")) == []) is removable
+
+
+def test_a_build_that_ends_before_its_golden_frames_leaves_nothing_that_answers(cache, path, monkeypatch, capfd):
+    """Whatever ends it between compiling and trying; the next build begins anew."""
+
+    def end(*_):
+        raise KeyboardInterrupt
+
+    bundle = open_bundle(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(selftest, "check", end)
+        with pytest.raises(KeyboardInterrupt):
+            ahead.compile_ahead(bundle, bundle.manifest.engines[0], EngineCache(), Silent())
+    assert sorted({one.suffix for one in cache.iterdir()}) == [".lock"]
+    assert origin(path).startswith("compiled at opening: ")
+    assert built(capfd, path).startswith("PASS  openvino; built in")
+
+
+def test_an_entry_that_was_not_tried_is_not_read(cache, path, capfd):
+    """Right sums are not enough: the sidecar must say that the golden frames were reproduced; a build makes it anew."""
+    built(capfd, path)
+    sidecar = next(cache.glob("openvino-*.json"))
+    document = json.loads(sidecar.read_text())
+    assert document.pop("golden_frames") == "PASS"
+    sidecar.write_text(json.dumps(document))
+    assert origin(path) == "compiled at opening: the one that is kept was not tried on golden frames"
+    assert built(capfd, path).startswith("PASS  openvino; built in")
+    assert origin(path) == "compiled ahead"
+
+
+def test_a_trial_is_of_one_thread_and_ends(cache, path):
+    """What another thread opens meanwhile does not read what is not kept yet, and nobody does afterwards."""
+    with openvino_cache.on_trial(b"no model"):
+        assert "refused" in origin(path)
+        with ThreadPoolExecutor(1) as threads:
+            assert threads.submit(origin, path).result() == "compiled at opening: it was not compiled ahead"
+    assert origin(path) == "compiled at opening: it was not compiled ahead"
+
+
 def test_what_is_not_read_back_is_told(cache, path, monkeypatch, capfd):
-    """An export that cannot be loaded is removed, and is no PASS although the golden frames are right without it."""
+    """An export that cannot be loaded is not kept, and is no PASS although the golden frames are right without it."""
     monkeypatch.setattr(openvino_cache, "export", lambda _: b"no model")
     ran = edgekit(capfd, "build", path)
     assert_refused(ran, "no engine of")
-    assert "what was kept is not read" in ran.out
+    assert "what was compiled is not read back" in ran.out
     assert list(cache.glob("*.plan")) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -13,6 +14,7 @@ from edgekit.cli.main import app
 from edgekit.profiler import cache_faults, verification
 from edgekit.profiler.check import FAIL, NOT_RUN, PASS
 from edgekit.runtime.engines import engine_cache
+from edgekit.runtime.engines.cache_keys import DeviceKey
 
 PAGE = (repository.ROOT / "docs" / "device-setup.md").read_text("utf-8")
 COMMANDS = typer.main.get_command(app).commands
@@ -42,7 +44,7 @@ def rows(text):
 
 @pytest.mark.parametrize(
     ("title", "wanted"),
-    [("PC", ["doctor", "verify", "run"]), ("Jetson", ["doctor", "build", "verify", "run"])],
+    [("PC", ["doctor", "build", "verify", "run"]), ("Jetson", ["doctor", "build", "verify", "run"])],
 )
 def test_each_way_ends_with_a_frame(title, wanted):
     """The commands of each way are there, in the order in which they can work; that they and their options exist is tested for every document."""
@@ -53,10 +55,10 @@ def test_each_way_ends_with_a_frame(title, wanted):
 def test_the_wheel_is_installed_with_extras_that_exist():
     """What is installed is a file, with extras of the distribution; on a Jetson TensorRT is never asked of PyPI."""
     named = re.findall(r"pip install \"\./\$\(ls edgekit_toolkit-\*\.whl\)\[([\w,]+)\]\"", PAGE)
-    assert len(named) == PAGE.count("edgekit_toolkit-*.whl") == 2
+    assert len(named) == PAGE.count("edgekit_toolkit-*.whl") == 3
     known = set(repository.pyproject()["project"]["optional-dependencies"])
     assert {extra for group in named for extra in group.split(",")} <= known
-    assert all("tensorrt" not in line for line in PAGE.splitlines() if line.startswith("pip install"))
+    assert all("tensorrt" not in line for line in PAGE.splitlines() if re.match(r"(?:sudo \S+/)?pip install", line))
     assert "--system-site-packages" in part("Jetson")
 
 
@@ -111,27 +113,67 @@ def test_the_list_of_devices_is_empty_and_says_so():
     assert "No Jetson has run these steps yet." in PAGE
 
 
+PRODUCT = part("7. At the installation of a product")
+
+
 def units():
     """The lines of each systemd unit of the page."""
-    return [code.splitlines() for language, code in repository.fences(PAGE) if language == "ini"]
+    return [code.splitlines() for language, code in repository.fences(PRODUCT) if language == "ini"]
+
+
+def value(unit, key):
+    """The value of a key that a unit has once."""
+    (line,) = [one for one in unit if one.startswith(f"{key}=")]
+    return line.removeprefix(f"{key}=")
+
+
+def shell():
+    """What is typed for a product, as one text."""
+    return "".join(code for language, code in repository.fences(PRODUCT) if language == "bash")
 
 
 def test_build_and_application_share_user_groups_and_cache():
     """What decides whether the application may read what the build wrote, and may use the GPU, is the same in both units."""
     build, application = units()
-    for key in ("User=", "SupplementaryGroups=", f"Environment={engine_cache.ENVIRONMENT}="):
-        (line,) = [one for one in application if one.startswith(key)]
-        assert line in build
-    assert "SupplementaryGroups=video render" in build
-    assert "After=nvpmodel.service" in build
+    for key in ("User", "SupplementaryGroups", "Environment"):
+        assert value(build, key) == value(application, key)
+    assert value(build, "SupplementaryGroups") == "video render"
+    assert value(build, "After") == "nvpmodel.service"
 
 
-def test_the_build_holds_no_application_up():
-    """The unit does not order itself before the application: the fallback answers meanwhile, and the page says how the new engine is taken."""
+def test_the_commands_make_what_the_units_use():
+    """User and groups, environment, bundle and cache of the units are made by the commands or by systemd, and verify looks where the service works."""
     build, _ = units()
-    assert not [line for line in build if line.startswith("Before=")]
-    assert "try-restart" in PAGE
-    assert "`--again`" in (repository.ROOT / "docs/engine-cache.md").read_text("utf-8")
+    user, (program, command, bundle) = value(build, "User"), value(build, "ExecStart").split()
+    environment = program.removesuffix("/bin/edgekit")
+    cache = f"/var/lib/{value(build, 'StateDirectory')}"
+    assert value(build, "Environment") == f"{engine_cache.ENVIRONMENT}={cache}"
+    assert command in COMMANDS
+    typed = shell().splitlines()
+    assert f"sudo useradd --system --home-dir {bundle.rpartition('/')[0]} --shell /usr/sbin/nologin --groups video,render {user}" in typed
+    assert f"sudo python3 -m venv --system-site-packages {environment}" in typed
+    assert sum(line.startswith(f"sudo {environment}/bin/pip install ") for line in typed) == 2
+    assert f"sudo install --mode=0644 lung.edgekit {bundle}" in typed
+    assert f"sudo -u {user} {engine_cache.ENVIRONMENT}={cache} {program} verify {bundle} --full" in typed
+    assert typed.index("sudo systemctl daemon-reload") < typed.index("sudo systemctl start edgekit-build.service")
+
+
+def test_the_build_comes_first_and_restarts_nobody():
+    """The application is ordered after the build and does not need it to succeed; nothing on the page restarts a scanner that is in use."""
+    build, application = units()
+    assert value(application, "After") == "edgekit-build.service"
+    assert not [line for line in (*build, *application) if line.startswith(("Requires=", "Before=", "ExecStartPost=", "ExecStartPre="))]
+    assert "try-restart" not in PAGE
+    assert "systemctl restart" not in PAGE
+
+
+def test_an_engine_is_not_kept_for_each_power_mode():
+    """The page promises no more of power modes than the key holds: of these, the number of multiprocessors."""
+    assert "multiprocessors" in {field.name for field in dataclasses.fields(DeviceKey)}
+    assert not [field.name for field in dataclasses.fields(DeviceKey) if "mode" in field.name or "power" in field.name]
+    assert "Engines that were built in another mode stay in use" in PRODUCT
+    cache = f"/var/lib/{value(units()[0], 'StateDirectory')}"
+    assert f"`sudo rm -r {cache}` and `sudo systemctl start edgekit-build.service`" in PRODUCT
 
 
 def test_no_extra_asks_pypi_for_tensorrt():

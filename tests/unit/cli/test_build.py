@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import sys
@@ -12,6 +13,7 @@ from device_bundles import frame, write_device_bundle
 from PIL import Image
 from trt_device import engines_of_the_bundle, install, numpy_engine, write_built_bundle
 
+from edgekit.cli import build
 from edgekit.errors import TargetError
 from edgekit.profiler import engine_choice
 from edgekit.profiler.clock import Budget
@@ -67,6 +69,14 @@ def test_the_document(monkeypatch, tmp_path, path, capfd):
     assert (first["status"], first["latency_ms"], second["status"]) == ("FAIL", None, "PASS")
     assert first["reason"] == "this machine's arithmetic differs from the one the bundle was proven with"
     assert set(second["built"]) == {"engine", "entry", "sha256", "size_bytes", "cached", "build_seconds", "reason", "power"}
+
+
+def test_what_a_line_says_of_the_maps():
+    """The largest difference of a map stands beside that of the logits, where maps were compared."""
+    one = engine_choice.Tried(engine="x", status="PASS", reason="", built=None, frames=3, max_difference=0.25, tolerance=0.5)
+    logits = "PASS  x; 3 golden frames, largest difference 0.25 logit units of 0.5 allowed"
+    assert build._line(one) == logits
+    assert build._line(dataclasses.replace(one, max_map_difference=0.125)) == f"{logits}, of a map 0.125"
 
 
 def test_where_none_passes(monkeypatch, tmp_path, path, capfd):

@@ -64,7 +64,8 @@ def _line(one: Tried) -> str:
         made = "already built" if one.built.cached else f"built in {one.built.build_seconds:.0f} s ({one.built.reason})"
         parts.append(f"{made}, {one.built.size_bytes / 2**20:.1f} MiB")
     if one.max_difference is not None:
-        parts.append(f"{one.frames} golden frames, largest difference {one.max_difference:.3g} logit units of {one.tolerance:.3g} allowed")
+        compared = f"{one.frames} golden frames, largest difference {one.max_difference:.3g} logit units of {one.tolerance:.3g} allowed"
+        parts.append(compared if one.max_map_difference is None else f"{compared}, of a map {one.max_map_difference:.3g}")
     if one.label_changes:
         parts.append(f"{one.label_changes} of them answered with another label")
     if one.latency_ms is not None:

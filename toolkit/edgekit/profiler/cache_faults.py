@@ -13,13 +13,13 @@ Rules this file keeps:
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from edgekit.bundle.manifest import EngineSpec
 from edgekit.bundle.reader import Bundle
@@ -27,39 +27,49 @@ from edgekit.errors import EdgekitError
 from edgekit.profiler.check import FAIL, NOT_RUN, PASS, Check
 from edgekit.runtime.classifier import Classifier
 from edgekit.runtime.engines import cache_files, choice_file, open_engine, tensorrt_build
+from edgekit.runtime.engines.cache_keys import EntryKey
+from edgekit.runtime.engines.choice_file import Choice
 from edgekit.runtime.engines.engine_cache import ENVIRONMENT, EngineCache
 
 FOREIGN = "0.0.0"
 """A version that TensorRT never had."""
 
 
-def _flip_byte(folder: Path, entry: str) -> None:
+def _flip_byte(folder: Path, entry: str, _: str) -> None:
     path = folder / f"{entry}.plan"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(data)
 
 
-def _cut(folder: Path, entry: str) -> None:
+def _cut(folder: Path, entry: str, _: str) -> None:
     path = folder / f"{entry}.plan"
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def _foreign_version(folder: Path, entry: str) -> None:
-    """As where the system was updated after the build: sidecar and choice are of another TensorRT, the plan is whole."""
-    for path in (folder / f"{entry}.json", *folder.glob("choice-*.json")):
-        document: dict[str, Any] = json.loads(path.read_bytes())
-        device = document["key"]["device"] if "key" in document else document["device"]
-        device["tensorrt"] = FOREIGN
-        path.write_text(json.dumps(document))
+def _foreign_version(folder: Path, entry: str, digest: str) -> None:
+    """As where the system was updated after the build: entry and choice are what another TensorRT would have left, under its names; the plan is whole."""
+    here = tensorrt_build.this_device()
+    before = dataclasses.replace(here, tensorrt=FOREIGN)
+    sidecar = json.loads((folder / f"{entry}.json").read_bytes())
+    made = sidecar["key"]
+    key = EntryKey(kind=made["kind"], model_sha256=made["model_sha256"], options=made["options"], device=before)
+    (folder / f"{entry}.json").unlink()
+    (folder / f"{key.name}.json").write_text(json.dumps({**sidecar, "key": key.document()}))
+    (folder / f"{entry}.plan").rename(folder / f"{key.name}.plan")
+    cache = EngineCache(folder)
+    choice = cache.load_choice(digest, here)
+    if isinstance(choice, Choice):
+        (folder / choice_file.name(digest, here)).unlink()
+        cache.store_choice(digest, before, choice)
 
 
-FAULTS: Mapping[str, Callable[[Path, str], None]] = {
+FAULTS: Mapping[str, Callable[[Path, str, str], None]] = {
     "corrupt-plan": _flip_byte,
     "truncated-plan": _cut,
     "foreign-version": _foreign_version,
 }
-"""Name of the check to what is done to the copy of an entry."""
+"""Name of the check to what is done to the copy of an entry: folder, name of the entry, digest of the bundle."""
 
 
 READ_ONLY = "read-only-cache"
@@ -118,7 +128,7 @@ def _try(bundle: Bundle, spec: EngineSpec, entries: Mapping[str, str], cache: En
         untouched = _refusal(bundle, spec)
         if untouched is not None:
             return Check(name=name, status=NOT_RUN, reason=f"the whole plan is not taken either: {untouched}")
-        FAULTS[fault](folder, entries[spec.name])
+        FAULTS[fault](folder, entries[spec.name], bundle.digest)
         refused = _refusal(bundle, spec)
         if refused is None:
             return Check(name=name, status=FAIL, value="used", bound="refused", reason="the engine opened a plan that is not its own")

@@ -224,7 +224,7 @@ def test_a_frame_that_fails_is_an_error_of_the_device(device):
     """What the library or the GPU says about a frame comes out as one error."""
     engine = built_and_opened(settings={**trt_device.SETTINGS, "CUDA_GRAPH": "false"})
     device.world.fail.add("execute")
-    with pytest.raises(TargetError, match="TensorRT failed on a frame"):
+    with pytest.raises(TargetError, match="TensorRT failed on a frame: Cuda failure: unspecified launch failure"):
         engine.infer(tensor())
     device.world.fail.clear()
     device.cuda.fail.add("synchronize")

@@ -67,10 +67,10 @@ class TensorRtEngine(Engine):
         api = tensorrt_api.open_api()
         tensorrt_build.check_version_of(api, spec)
         cuda = cuda_layer.open_cuda()
-        program = _Program(cuda)
+        program = _Program(api, cuda)
         try:
             key = tensorrt_build.entry_key(spec, onnx, settings, tensorrt_build.device_key(api, cuda))
-            program.load(api, _cached_plan(key, plan_sha256), spec)
+            program.load(_cached_plan(key, plan_sha256), spec)
             return cls(program, spec, api.text, cuda_graph=settings.cuda_graph)
         except BaseException:
             program.free()
@@ -155,7 +155,8 @@ class _Program:
     outputs: list[_Port]
     stream: Stream
 
-    def __init__(self, cuda: Cuda) -> None:
+    def __init__(self, api: tensorrt_api.Api, cuda: Cuda) -> None:
+        self._api = api
         self._cuda = cuda
         self._held: list[Resource] = []
         self._objects: list[Any] = []  # of the library; the last one made is the first to go
@@ -167,13 +168,14 @@ class _Program:
         versions = cuda.versions()
         self.cuda_versions = f"{versions.runtime} by {cuda.library}, driver for {versions.driver}"
 
-    def load(self, api: tensorrt_api.Api, plan: bytes, spec: EngineSpec) -> None:
+    def load(self, plan: bytes, spec: EngineSpec) -> None:
         """Loads a plan and binds its inputs and outputs.
 
         Raises:
             TargetError: The library or the device does not take it.
             BundleError: Its inputs and outputs are not those of a bundle.
         """
+        api = self._api
         with self._cuda.active():
             self._objects += tensorrt_api.load_plan(api, plan)
             engine = self._objects[-1]
@@ -265,7 +267,7 @@ class _Program:
             if port is not None and port.device is not None:
                 self._cuda.copy_to_device_async(port.device, port.host, self.stream)
         if not self._objects[-1].execute_async_v3(self.stream.pointer):
-            raise TargetError("TensorRT failed on a frame", hint="edgekit doctor shows what this machine can run")
+            raise TargetError(f"TensorRT failed on a frame: {self._api.why()}", hint="edgekit doctor shows what this machine can run")
         for port in self.outputs:
             if port.device is not None:
                 self._cuda.copy_to_host_async(port.host, port.device, self.stream)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from trt_device import Progress, engines_of_the_bundle, install, write_built_bundle
 
@@ -38,8 +40,10 @@ def test_what_an_update_leaves_is_not_used(bundle):
     assert "the one that is cached was built with tensorrt 0.0.0, here 10.3.0; openvino answers instead" in check.reason
 
 
-def test_a_key_without_the_version_is_seen(monkeypatch, bundle):
-    """Where the version of TensorRT is no part of the key, the plan of another one is opened, and the check fails."""
+def test_a_key_without_the_version_is_seen(monkeypatch, bundle, request):
+    """Where the version of TensorRT is no part of the key, the plan of another one is opened, and the check fails, whatever the user's umask is."""
+    before = os.umask(0o002)
+    request.addfinalizer(lambda: os.umask(before))
     right = DeviceKey.document
     monkeypatch.setattr(DeviceKey, "document", lambda key: {name: value for name, value in right(key).items() if name != "tensorrt"})
     check = foreign_version(bundle)

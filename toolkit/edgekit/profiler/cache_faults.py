@@ -55,7 +55,8 @@ def _foreign_version(folder: Path, entry: str, digest: str) -> None:
     made = sidecar["key"]
     key = EntryKey(kind=made["kind"], model_sha256=made["model_sha256"], options=made["options"], device=before)
     (folder / f"{entry}.json").unlink()
-    (folder / f"{key.name}.json").write_text(json.dumps({**sidecar, "key": key.document()}))
+    # Not by the user's umask: a file that a group may write to would be refused for that.
+    cache_files.write(folder / f"{key.name}.json", json.dumps({**sidecar, "key": key.document()}).encode())
     (folder / f"{entry}.plan").rename(folder / f"{key.name}.plan")
     cache = EngineCache(folder)
     choice = cache.load_choice(digest, here)

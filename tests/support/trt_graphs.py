@@ -61,14 +61,18 @@ class Graph:
         return self.add("DequantizeLinear", [self.add("QuantizeLinear", [tensor, *pair], f"{tensor}.q"), *pair], f"{tensor}.dq")
 
     def conv(self, tensor: str, name: str, taken: int, given: int) -> str:
-        """A 3 × 3 convolution whose weights are int8, per output channel."""
+        """A 3 × 3 convolution whose weights are int8, per output channel; TensorRT before 10 takes no int8 constants and gets them as floats before a pair."""
         random = np.random.default_rng(len(self.nodes))
         weights = random.integers(-127, 128, (given, taken, 3, 3)).astype(np.int8)
         pair = [
             self.constant(f"{name}.w.scale", np.full(given, 0.002, self.dtype)),
             self.constant(f"{name}.w.zero", np.zeros(given, np.int8)),
         ]
-        kernel = self.add("DequantizeLinear", [self.constant(f"{name}.w", weights), *pair], f"{name}.w.dq", axis=0)
+        kept = self.constant(f"{name}.w", weights)
+        if self.opset < 19:
+            self.weights[kept] = weights * self.weights[pair[0]].reshape(-1, 1, 1, 1)
+            kept = self.add("QuantizeLinear", [kept, *pair], f"{name}.w.q", axis=0)
+        kernel = self.add("DequantizeLinear", [kept, *pair], f"{name}.w.dq", axis=0)
         bias = self.constant(f"{name}.b", random.normal(size=given).astype(self.dtype))
         return self.add("Conv", [tensor, kernel, bias], name, pads=[1, 1, 1, 1])
 

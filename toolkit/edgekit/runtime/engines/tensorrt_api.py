@@ -328,8 +328,8 @@ def build(api: Api, builder: trt.Builder, network: trt.INetworkDefinition, confi
         plan = builder.build_serialized_network(network, config)
     if api.stopped:
         raise api.stopped[0]
+    stopped = " and ".join(signal.Signals(number).name for number in api.held)
     if plan is None:
-        stopped = " and ".join(signal.Signals(number).name for number in api.held)
         raise TargetError(
             f"TensorRT {api.text} cannot build the engine: {f'{stopped} stopped it' if stopped else api.why()}",
             hint="where memory ran out, end other programs or add swap; edgekit doctor shows what this machine can build",

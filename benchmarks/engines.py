@@ -1,6 +1,7 @@
 """The engines that read ONNX: what their artefacts are worth on the real teachers, and how fast ONNX Runtime is.
 
     EDGEKIT_REAL_DATA=… python benchmarks/engines.py [TEACHER …]     accepted or refused, for a Jetson and for ONNX Runtime
+    EDGEKIT_REAL_DATA=… python benchmarks/engines.py --pruned        pruned for a Jetson by counting, and trained again
     python benchmarks/engines.py --speed ARCHITECTURE…               on a quiet machine
 
 Acceptance is the compile's own: the gates of each recipe, on `test`. TensorRT's artefacts run in the numerical oracle (ONNX Runtime without optimization), so this says
@@ -12,6 +13,7 @@ Q/DQ file over OpenVINO with NNCF's model. (OpenVINO 2026.4.1 ends the process w
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import sys
 import tempfile
@@ -39,20 +41,43 @@ WORKDIR = Path(".edgekit")
 JETSON, RUNTIME, OPENVINO = "jetson-orin-nano-8gb", "x86-64-onnxruntime", "x86-64"
 
 
+KEPT = ("teachers", "pruned", "speed", "dates")
+"""Parts of the result; `dates` has the day of each teacher and of the speeds, since the file's own is that of the last part."""
+
+# What is pruned, and how: chosen before it ran, not by `test`.
+PRUNED = {
+    "kermany-lite0": (
+        'compress.prune={criterion="taylor",macs_target=0.6,steps=2,recovery_epochs=1}',
+        "compress.distill={epochs=4,frames_per_epoch=1600,learning_rate=1e-3,hard_weight=0.5,cam_weight=1.0}",
+        'compress.quantize.ladder=["ptq-full"]',
+    )
+}
+
+
 def main() -> None:
     path = RESULTS / "engines.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"teachers": {}, "speed": {}}
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    found = {key: found.get(key, {}) for key in KEPT}
+    today = dt.datetime.now(dt.timezone.utc).date().isoformat()
+    if sys.argv[1:2] == ["--pruned"]:
+        for teacher in TEACHERS:
+            if teacher.recipe in PRUNED:
+                found["pruned"][teacher.recipe] = {**pruned(teacher), "date": today}
+                save("engines", found)
+        return
     if sys.argv[1:2] == ["--speed"]:
         with tempfile.TemporaryDirectory() as folder:
             data = phantom.write_dataset(Path(folder) / "data", patients_per_class=8, frames_per_patient=4, seed=0)
             for name in sys.argv[2:]:
                 found["speed"][name] = speed(name, data, Path(folder))
-        save("engines", {key: found[key] for key in ("teachers", "speed")})
+        found["dates"]["speed"] = today
+        save("engines", found)
         return
     for teacher in TEACHERS:
         if not sys.argv[1:] or teacher.recipe in sys.argv[1:]:
             found["teachers"][teacher.recipe] = accepted(teacher)
-            save("engines", {key: found[key] for key in ("teachers", "speed")})
+            found["dates"][teacher.recipe] = today
+            save("engines", found)
 
 
 def accepted(teacher: Teacher) -> dict[str, Any]:
@@ -65,6 +90,22 @@ def accepted(teacher: Teacher) -> dict[str, Any]:
         document = compile_recipe(recipe, out=out, workdir=WORKDIR, progress=TerminalProgress())[0].document
         rows[target] = document["engines"]
     return rows
+
+
+def pruned(teacher: Teacher) -> dict[str, Any]:
+    """A teacher pruned for the Jetson, each engine judged by the recipe's gates: which share of the multiply-accumulates and of the parameters is left."""
+    (WORKDIR / "bundles").mkdir(parents=True, exist_ok=True)
+    recipe = teacher_recipe(teacher, "accept.enforce=false", f"targets={json.dumps([JETSON])}", *PRUNED[teacher.recipe])
+    out = WORKDIR / "bundles" / f"{teacher.recipe}-{JETSON}-pruned.edgekit"
+    document = compile_recipe(recipe, out=out, workdir=WORKDIR, progress=TerminalProgress())[0].document
+    pruning = document["pruning"]
+    kept = next(probe for probe in pruning["probes"] if probe["share"] == pruning["share"])
+    return {
+        "engines": document["engines"],
+        **{key: pruning[key] for key in ("target", "share", "unpruned_macs")},
+        "macs": kept["macs"],
+        "parameters": kept["parameters"],
+    }
 
 
 def speed(architecture: str, data: Path, folder: Path) -> dict[str, Any]:

@@ -71,19 +71,18 @@ def compression(result: Result) -> str:
 def engines(result: Result) -> str:
     """The engines that read ONNX, on the teachers; and how fast ONNX Runtime is."""
     rows = [
-        (
-            name,
-            f"{row['name']}, {'in the oracle' if row['oracle'] else 'run'}",
-            row["rung"],
-            f"{row['auc']:.4f}",
-            f"{row['flips']} / {row['harmful_flips']} of {row['frames']}",
-            likeness(row["cam"]),
-            f"{row['size_bytes'] / 1e6:.1f} MB",
-            "passed" if row["accepted"] else f"refused: {', '.join(row['failed_gates'])}",
-        )
+        _engine(f"{name}{_day(result, result['dates'][name])}", row)
         for name, targets in result["teachers"].items()
         for engines in targets.values()
         for row in engines
+    ]
+    rows += [
+        _engine(
+            f"{name}, pruned to {item['share']:.0%} of {item['unpruned_macs'] / 1e6:.0f} million multiply-accumulates{_day(result, item['date'])}",
+            row,
+        )
+        for name, item in result["pruned"].items()
+        for row in item["engines"]
     ]
     header = (
         "model",
@@ -105,7 +104,25 @@ def engines(result: Result) -> str:
     )
     return (
         f"**Engines that read ONNX**, on the test split, {measured(result)}; TensorRT's artefacts ran in the numerical oracle, on no Jetson:\n\n{table(header, rows)}\n\n"
-        f"Their speed here, as in the table of speed below:\n\n{table(speeds, timed)}"
+        f"Their speed here{_day(result, result['dates']['speed'])}, as in the table of speed below:\n\n{table(speeds, timed)}"
+    )
+
+
+def _day(result: Result, day: str) -> str:
+    """The day of a row, where it is another than that of the table."""
+    return "" if day == result["date"] else f" ({day})"
+
+
+def _engine(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        name,
+        f"{row['name']}, {'in the oracle' if row['oracle'] else 'run'}",
+        row["rung"],
+        f"{row['auc']:.4f}",
+        f"{row['flips']} / {row['harmful_flips']} of {row['frames']}",
+        likeness(row["cam"]),
+        f"{row['size_bytes'] / 1e6:.1f} MB",
+        "passed" if row["accepted"] else f"refused: {', '.join(row['failed_gates'])}",
     )
 
 

@@ -50,6 +50,7 @@ def test_openvino_tells_its_layers(tmp_path):
 
 def test_onnxruntime_tells_its_layers_and_leaves_no_file(tmp_path, monkeypatch):
     """Its profile goes to a folder of its own, which is gone afterwards."""
+    pytest.importorskip("onnxruntime")
     working = tmp_path / "working"
     working.mkdir()
     monkeypatch.chdir(working)

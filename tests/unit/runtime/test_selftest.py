@@ -49,6 +49,7 @@ def test_what_keeps_an_engine_from_passing(tmp_path, fault, status, difference, 
     """Another answer is FAIL; what cannot be opened is NOT RUN; both say why, in a sentence that ends."""
     found = check(tmp_path / "x", fault=fault)
     assert (found.status, found.frames) == (status, 3)
+    assert found.answered is (status == "FAIL")
     assert found.max_difference == (None if difference is None else pytest.approx(difference, abs=1e-3))
     assert says in found.reason
     assert not found.reason.endswith("; ")
@@ -149,4 +150,4 @@ def test_an_engine_that_fails_on_a_golden_frame_fails(tmp_path, monkeypatch):
     """FAIL, with the engine's own words; nothing is raised."""
     monkeypatch.setattr(classifier, "open_engine", lambda *_: Broken())
     found = check(tmp_path / "x")
-    assert (found.status, found.reason, found.label_changes) == ("FAIL", "the GPU is gone", None)
+    assert (found.status, found.reason, found.label_changes, found.answered) == ("FAIL", "the GPU is gone", None, False)

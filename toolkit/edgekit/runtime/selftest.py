@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from edgekit.bundle.manifest import CamSpec, EngineSpec, Manifest
 from edgekit.bundle.reader import Bundle
-from edgekit.errors import BundleError, EdgekitError, TargetError
+from edgekit.errors import BundleError, EdgekitError, NotFiniteError, TargetError
 from edgekit.evaluation import decision
 from edgekit.runtime.classifier import completeness_residual, open_for_check
 from edgekit.runtime.engines.base import Engine, RawOutput
@@ -42,6 +42,7 @@ class EngineCheck:
         max_residual: Largest |mean of a map + bias − logit|; None where the bundle has no maps, where they are not finite, or when not run.
         label_changes: Golden frames that are answered with other labels than the machine gave that the bundle was proven on; None when not run.
         max_map_difference: Largest difference of a map's element; None as for `max_residual`, and where the bundle has no golden maps.
+        answered: Whether the engine answered: what it said was compared, or is no number. A device that failed on a frame gave no answer to judge the engine by.
     """
 
     engine: str
@@ -53,6 +54,7 @@ class EngineCheck:
     max_residual: float | None = None
     label_changes: int | None = None
     max_map_difference: float | None = None
+    answered: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,7 @@ def check(bundle: Bundle, spec: EngineSpec) -> EngineCheck:
     try:
         found = answer_clip(engine, golden.frames)
     except TargetError as error:
-        return _unfinished(spec, golden, "FAIL", error.message)
+        return _unfinished(spec, golden, "FAIL", error.message, answered=isinstance(error, NotFiniteError))
     finally:
         engine.close()
     return compare(bundle.manifest, spec, golden, found)
@@ -223,7 +225,13 @@ def _answers(manifest: Manifest, spec: EngineSpec, logits: NDArray[np.float32]) 
     return decision.answers(probability, output, manifest.decision.thresholds)
 
 
-def _unfinished(spec: EngineSpec, golden: Golden, status: str, reason: str) -> EngineCheck:
+def _unfinished(spec: EngineSpec, golden: Golden, status: str, reason: str, *, answered: bool = False) -> EngineCheck:
     return EngineCheck(
-        engine=spec.name, status=status, frames=len(golden.frames), max_difference=None, tolerance=golden.tolerance, reason=reason
+        engine=spec.name,
+        status=status,
+        frames=len(golden.frames),
+        max_difference=None,
+        tolerance=golden.tolerance,
+        reason=reason,
+        answered=answered,
     )

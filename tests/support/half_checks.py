@@ -73,10 +73,10 @@ class Written:
 
 
 def explained(architecture: str, side: int, folder: Path, **changes: Any) -> Any:
-    """The explained graph of an architecture of timm with random weights and fitting statistics, and its input.
+    """The explained graph of an architecture with random weights and fitting statistics, and its input.
 
     Args:
-        architecture: timm's name.
+        architecture: timm's name, or torchvision's of one that timm does not have.
         side: Of the frame, in pixels.
         folder: Where its files go.
         changes: Arguments of the architecture, fewer blocks for example.
@@ -89,7 +89,12 @@ def explained(architecture: str, side: int, folder: Path, **changes: Any) -> Any
     import timm
 
     torch.manual_seed(0)
-    network = timm.create_model(architecture, num_classes=3, **changes).train()
+    if timm.is_model(architecture):
+        network = timm.create_model(architecture, num_classes=3, **changes).train()
+    else:
+        import torchvision
+
+        network = torchvision.models.get_model(architecture, weights=None, num_classes=3, **changes).train()
     with torch.no_grad():
         for _ in range(4):
             network(torch.randn(4, 3, side, side))

@@ -329,8 +329,7 @@ def build(api: Api, builder: trt.Builder, network: trt.INetworkDefinition, confi
     if api.stopped:
         raise api.stopped[0]
     stopped = " and ".join(signal.Signals(number).name for number in api.held)
-    # Another thread's build is not stopped by what came in this one.
-    api.held.clear()
+    api.held.clear()  # another thread's build is not stopped by them
     if plan is None:
         raise TargetError(
             f"TensorRT {api.text} cannot build the engine: {f'{stopped} stopped it' if stopped else api.why()}",

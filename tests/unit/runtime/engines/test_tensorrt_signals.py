@@ -155,3 +155,18 @@ def test_a_build_in_another_thread_touches_no_handler(device, handlers):
     """Only the main thread may set one; a build elsewhere works."""
     with ThreadPoolExecutor(1) as threads:
         assert not threads.submit(build).result().cached
+
+
+@pytest.mark.parametrize("where", ["build", "parse"])
+def test_a_signal_that_was_handled_stops_no_build_of_another_thread(device, handlers, monkeypatch, where):
+    """A handler that raises ends the main thread's build; the next one, in another thread, is a build like any other."""
+    with monkeypatch.context() as once:
+        if where == "build":
+            once.setattr(device.trt.Builder, "build_serialized_network", device.trt.Builder.build_serialized_network)
+            interrupt(device, in_step, signal.SIGINT)
+        else:
+            once.setattr(device.trt.OnnxParser, "parse", lambda *_: os.kill(os.getpid(), signal.SIGINT) or True)
+        with pytest.raises(Stopped):
+            build()
+    with ThreadPoolExecutor(1) as threads:
+        assert not threads.submit(build).result().cached

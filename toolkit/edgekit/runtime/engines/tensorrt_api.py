@@ -208,9 +208,8 @@ def parse(api: Api, network: trt.INetworkDefinition, onnx: bytes) -> trt.OnnxPar
 
     parser = trt.OnnxParser(network, api.log)
     with _signals_held(api):
-        parsed = parser.parse(onnx)
-    if parsed:
-        return parser
+        if parser.parse(onnx):
+            return parser
     told = [_parser_error(api, parser.get_error(index)) for index in range(min(3, parser.num_errors))]
     raise ModelRefusedError(
         f"TensorRT {api.text} refuses the model: {'; '.join(told) or api.why()}",
@@ -324,34 +323,40 @@ def build(api: Api, builder: trt.Builder, network: trt.INetworkDefinition, confi
     """
     api.messages.clear()
     api.stopped.clear()
-    with _signals_held(api):
+    with _signals_held(api) as came:
         plan = builder.build_serialized_network(network, config)
     if api.stopped:
         raise api.stopped[0]
-    stopped = " and ".join(signal.Signals(number).name for number in api.held)
-    api.held.clear()  # another thread's build is not stopped by them
     if plan is None:
+        why = f"{' and '.join(signal.Signals(one).name for one in came)} stopped it" if came else api.why()
         raise TargetError(
-            f"TensorRT {api.text} cannot build the engine: {f'{stopped} stopped it' if stopped else api.why()}",
+            f"TensorRT {api.text} cannot build the engine: {why}",
             hint="where memory ran out, end other programs or add swap; edgekit doctor shows what this machine can build",
         )
     return bytes(memoryview(plan))
 
 
 @contextlib.contextmanager
-def _signals_held(api: Api) -> Iterator[None]:
-    """Holds signals until the library has returned: Python would handle them in whichever of our functions the library calls next, and raise through it."""
-    before: dict[int, Callable[[int, Any], Any]] = {}
+def _signals_held(api: Api) -> Iterator[list[int]]:
+    """Holds signals until the library has returned, and then lists them: Python would handle them in whichever function it calls next, and raise through it."""
+    came: list[int] = []
     # Only the main thread handles signals. A handler that Python did not set cannot be put back, and what is ignored stays ignored.
-    if threading.current_thread() is threading.main_thread():
-        api.held.clear()
-        before = {number: handler for number in _STOPPING if callable(handler := signal.getsignal(number))}
+    stopping = _STOPPING if threading.current_thread() is threading.main_thread() else ()
+    before: dict[int, Callable[[int, Any], Any]] = {one: kept for one in stopping if callable(kept := signal.getsignal(one))}
+    api.held[:] = [one for one in api.held if one not in before]  # a second one can come while the first is handed over
     with contextlib.ExitStack() as after:
-        after.callback(lambda: [kept(number, None) for number, kept in before.items() if number in api.held])
+        after.callback(_handle_held, api, before, came)
         for number, kept in before.items():
             after.callback(signal.signal, number, kept)
-            signal.signal(number, lambda came, _frame: api.held.append(came))
-        yield
+            signal.signal(number, lambda number, _frame: api.held.append(number))
+        yield came
+
+
+def _handle_held(api: Api, before: Mapping[int, Callable[[int, Any], Any]], came: list[int]) -> None:
+    came += dict.fromkeys(api.held)
+    api.held[:] = [one for one in api.held if one not in before]  # before a handler raises: a later build, in any thread, is not stopped
+    for number in (one for one in came if one in before):
+        before[number](number, None)
 
 
 def load_plan(api: Api, plan: bytes) -> tuple[trt.Runtime, trt.ICudaEngine]:
@@ -382,14 +387,9 @@ def tensors(engine: trt.ICudaEngine) -> tuple[TensorFacts, ...]:
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
         dtype = engine.get_tensor_dtype(name)
-        found.append(
-            TensorFacts(
-                name=name,
-                is_input=engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT,
-                dtype=known.get(dtype, str(dtype)),
-                shape=tuple(int(side) for side in engine.get_tensor_shape(name)),
-            )
-        )
+        is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+        shape = tuple(int(side) for side in engine.get_tensor_shape(name))
+        found.append(TensorFacts(name=name, is_input=is_input, dtype=known.get(dtype, str(dtype)), shape=shape))
     return tuple(found)
 
 

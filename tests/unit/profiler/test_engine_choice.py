@@ -158,6 +158,15 @@ def test_an_answer_that_is_no_number_is_a_verdict(monkeypatch, tmp_path, path, a
     assert statuses(choose(path)) == [("tensorrt-int8", "FAIL", True), ("tensorrt-fp16", "PASS", True)]
 
 
+def raising(error):
+    """A function that raises, whatever it is given."""
+
+    def call(*_, **__):
+        raise error
+
+    return call
+
+
 def in_mode(monkeypatch, mode, gpu_mhz=None):
     """The device in a power mode."""
     monkeypatch.setattr(engine_choice, "this_power", lambda: Power(mode=mode, gpu_mhz=gpu_mhz))
@@ -208,6 +217,50 @@ def test_a_mode_that_is_not_known_is_not_another_one(monkeypatch, tmp_path, path
     in_mode(monkeypatch, before, 612.0)
     choose(path)
     in_mode(monkeypatch, now, 1020.0)
+    assert choose(path).notes == ()
+
+
+def test_a_refused_engine_is_not_told_to_answer(monkeypatch, tmp_path, path):
+    """Only an engine that may answer has a note of its mode; of one that is refused there is nothing to say."""
+    device = prepared(monkeypatch, tmp_path, float16=numpy_engine(off=0.5))
+    in_mode(monkeypatch, "15W")
+    choose(path)
+    in_mode(monkeypatch, "25W")
+    assert [note[:33] for note in choose(path).notes] == ["tensorrt-int8 was built in the po"]
+    next(device.cache.glob("tensorrt-int8-*.plan")).unlink()
+    assert choose(path).notes == ()
+
+
+def test_engines_that_all_were_refused_have_no_mode(monkeypatch, tmp_path, path):
+    """Where none passes, none is timed: no mode is written down, and none is told later, also where they passed before."""
+    device = prepared(monkeypatch, tmp_path)
+    in_mode(monkeypatch, "15W")
+    choose(path)
+    device.world.engines.update(engines_of_the_bundle(int8=numpy_engine(off=0.5), float16=numpy_engine(off=0.5)))
+    assert choose(path, again=True).order == ()
+    (choice,) = device.cache.glob("choice-*.json")
+    assert json.loads(choice.read_text())["power"] == {"mode": "", "gpu_mhz": None}
+    in_mode(monkeypatch, "25W")
+    assert choose(path).notes == ()
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["never", "once"])
+def test_engines_that_could_not_be_timed_have_no_mode(monkeypatch, tmp_path, path, before):
+    """Where timing fails the manifest's order stands, which no mode has made: a later build in another one does not say that they were timed."""
+    device = prepared(monkeypatch, tmp_path)
+    in_mode(monkeypatch, "15W")
+    if before:
+        choose(path)
+    with monkeypatch.context() as failing_clock:
+        failing_clock.setattr(engine_choice.clock, "measure_pair", raising(TargetError("launch timed out")))
+        assert choose(path, again=True).notes == ("not timed, so the manifest's order stands: launch timed out",)
+    (choice,) = device.cache.glob("choice-*.json")
+    assert json.loads(choice.read_text())["power"] == {"mode": "", "gpu_mhz": None}
+    for plan in device.cache.glob("tensorrt-*.json"):
+        document = json.loads(plan.read_text())
+        if "power" in document:
+            plan.write_text(json.dumps({**document, "power": {"mode": "25W", "gpu_mhz": None}}))
+    in_mode(monkeypatch, "25W")
     assert choose(path).notes == ()
 
 

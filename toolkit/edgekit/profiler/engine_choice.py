@@ -129,7 +129,9 @@ def choose(bundle: Bundle, cache: EngineCache, progress: Progress, *, budget: Bu
         order, notes = _with_standing(order, standing, stored, notes)
     told = tuple(dataclasses.replace(one, latency_ms=medians.get(one.engine, one.latency_ms)) for one in tried)
     kept = [earlier[one.engine] if one in standing else one for one in told]
-    timed_in = stored.power if isinstance(stored, Choice) and not medians else power
+    # Where nothing was timed, only engines that stand have an order that was found in a mode.
+    before = stored.power if standing and isinstance(stored, Choice) else Power()
+    timed_in = power if medians else before
     cache.store_choice(bundle.digest, device, _choice(order, kept, timed_in))
     return _told(Outcome(tried=told, order=order, notes=(*notes, *_of_the_mode(kept, timed_in, power, cache))), progress)
 
@@ -142,10 +144,11 @@ def this_power() -> Power:
 
 
 def _of_the_mode(tried: Sequence[Tried], timed_in: Power, now: Power, cache: EngineCache) -> tuple[str, ...]:
-    """A note for each engine that was built in another power mode (rule 6), or one where the order is of another; none where a mode is not known."""
-    if not now.mode:
+    """A note for each engine that answers and was built in another power mode (rule 6), or one where the order is of another; none where a mode is not known."""
+    answering = [one.built for one in tried if one.status == "PASS" and one.built is not None]
+    if not now.mode or not answering:
         return ()
-    built = [one.built for one in tried if one.built is not None and one.built.power.mode not in ("", now.mode)]
+    built = [one for one in answering if one.power.mode not in ("", now.mode)]
     if not built and timed_in.mode not in ("", now.mode):
         again = "edgekit build BUNDLE --again times them in this one"
         return (f"the engines were timed in the power mode {timed_in.mode}, now it is {now.mode}; {again}",)

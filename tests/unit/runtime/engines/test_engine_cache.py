@@ -208,20 +208,24 @@ def test_a_write_that_breaks_off_leaves_nothing(filled, monkeypatch, at):
     assert filled.load(KEY).payload == b"another"
 
 
-def test_the_sidecar_comes_last(filled, monkeypatch):
-    """An interruption between the two files leaves a plan that nobody may use: no entry is made of two builds."""
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OutputError("No space left on device")], ids=["interrupted", "full"])
+def test_the_sidecar_comes_last(filled, monkeypatch, error):
+    """A store that ends between the two files leaves a plan that nobody may use, until one is stored again: no entry is made of two builds."""
     real = cache_files.write
 
     def interrupted(path, content):
         if path.suffix == ".json":
-            raise KeyboardInterrupt
+            raise error
         real(path, content)
 
-    monkeypatch.setattr(cache_files, "write", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        filled.store(KEY, PLAN[::-1], {})
+    with monkeypatch.context() as breaking:
+        breaking.setattr(cache_files, "write", interrupted)
+        with pytest.raises(type(error)):
+            filled.store(KEY, PLAN[::-1], {})
     assert plan_of(filled).read_bytes() == PLAN[::-1]
     assert isinstance(filled.load(KEY), Unusable)
+    filled.store(KEY, PLAN[::-1], {})
+    assert filled.load(KEY).payload == PLAN[::-1]
 
 
 CHOICE = Choice(

@@ -12,8 +12,8 @@ Rules this file keeps:
 3. A file is written under another name, synchronised and renamed; the sidecar, which makes an entry one, comes last.
 4. One process writes an entry at a time (`locked`). Reading takes no lock and writes nothing, so a cache on a read-only disk serves.
 5. What this user may not read is not there, with the reason: it is never more than the next engine of a bundle that is needed.
-6. Writing an entry takes nothing away: one that cannot be written leaves what was there, and a choice outlives the plan that it was made with, because it names
-   that plan's sha256 and lets no other answer.
+6. Writing an entry takes no choice away: a choice names the sha256 of the plan that it was made with, and lets no other answer. Where a plan cannot be written,
+   the entry of before stands; where the plan is written and its sidecar cannot be, there is no entry until one is stored again.
 """
 
 from __future__ import annotations

@@ -303,6 +303,9 @@ def test_maps_that_point_elsewhere_are_told(monkeypatch, tmp_path):
     assert not passed
     assert [checks[f"{name} tensorrt-int8"].status for name in ("golden-frames", "golden-maps", "golden-residual")] == [FAIL, FAIL, PASS]
     assert checks["golden-maps tensorrt-int8"].value > checks["golden-maps tensorrt-int8"].bound == 1e-3
+    off = f"{checks['golden-maps tensorrt-int8'].value:.3g}"
+    reasons = [checks[f"{name} tensorrt-int8"].reason for name in ("golden-maps", "golden-residual")]
+    assert reasons == [f"a map differs from the one that was proven: off by {off} logit units, 0.001 allowed", ""]
     assert "a map differs from the one that was proven" in checks["golden-frames tensorrt-int8"].reason
     assert checks["answering-engine"].value == "tensorrt-fp16"
 
@@ -315,8 +318,33 @@ def test_maps_that_are_wrong_are_told(monkeypatch, tmp_path):
     assert (checks["golden-frames tensorrt-int8"].status, checks["golden-maps tensorrt-int8"].status) == (FAIL, FAIL)
     assert checks["golden-residual tensorrt-int8"].value == pytest.approx(3, abs=1e-3)
     assert "does not add up" in checks["golden-frames tensorrt-int8"].reason
+    residual, maps = checks["golden-residual tensorrt-int8"], checks["golden-maps tensorrt-int8"]
+    assert (residual.status, residual.reason) == (
+        FAIL,
+        f"a map does not add up to its logit: off by 3 logit units, {residual.bound:.3g} allowed",
+    )
+    assert maps.reason == "a map differs from the one that was proven: off by 3 logit units, 0.001 allowed"
     assert checks["golden-labels tensorrt-int8"].value == 0
     assert checks["answering-engine"].value == "tensorrt-fp16"
+
+
+def test_maps_that_are_no_numbers_are_told(monkeypatch, tmp_path):
+    """Each check of the maps fails in its own words, without a value."""
+    check = verification.selftest.check
+
+    def without_maps(bundle, spec):
+        return dataclasses.replace(
+            check(bundle, spec), status=FAIL, reason="a map is not finite", max_residual=None, max_map_difference=None
+        )
+
+    _, bundle = built(monkeypatch, tmp_path)
+    monkeypatch.setattr(verification.selftest, "check", without_maps)
+    checks, passed = found(bundle)
+    assert not passed
+    maps, residual = (checks[f"{name} tensorrt-int8"] for name in ("golden-maps", "golden-residual"))
+    assert (maps.status, maps.value, residual.status, residual.value) == (FAIL, None, FAIL, None)
+    assert maps.reason == "a map differs from the one that was proven: it is not finite, or is not there"
+    assert residual.reason == "a map does not add up to its logit: it is not finite, or is not there"
 
 
 def test_an_engine_that_cannot_be_freed_ends_nothing(monkeypatch, tmp_path):

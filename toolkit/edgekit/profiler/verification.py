@@ -136,20 +136,24 @@ def _golden_parts(bundle: Bundle, found: EngineCheck) -> list[Check]:
     cam = bundle.manifest.cam
     if cam is None:
         return [labels]
-    maps = _map_check(f"golden-maps {found.engine}", found.max_map_difference, cam.golden_tolerance.get(found.engine), found)
-    return [maps, _map_check(f"golden-residual {found.engine}", found.max_residual, cam.tolerance, found), labels]
+    bound = cam.golden_tolerance.get(found.engine)
+    maps = _map_check("golden-maps", found, found.max_map_difference, bound, wrong="a map differs from the one that was proven")
+    adding_up = _map_check("golden-residual", found, found.max_residual, cam.tolerance, wrong="a map does not add up to its logit")
+    return [maps, adding_up, labels]
 
 
-def _map_check(name: str, value: float | None, bound: float | None, found: EngineCheck) -> Check:
+def _map_check(what: str, found: EngineCheck, value: float | None, bound: float | None, *, wrong: str) -> Check:
+    name = f"{what} {found.engine}"
     if bound is None:
         return Check(name=name, status=NOT_RUN, reason="the bundle is from before there were golden maps; compile it again")
     if found.label_changes is None:
         return Check(name=name, status=NOT_RUN, bound=bound, reason="no maps to look at")
     if value is None:
-        return Check(name=name, status=FAIL, bound=bound, reason="a map is not finite, or is not there")
-    return Check(
-        name=name, status=PASS if value <= bound else FAIL, value=value, bound=bound, reason="" if value <= bound else "it differs by more"
-    )
+        return Check(name=name, status=FAIL, bound=bound, reason=f"{wrong}: it is not finite, or is not there")
+    if value <= bound:
+        return Check(name=name, status=PASS, value=value, bound=bound)
+    reason = f"{wrong}: off by {value:.3g} logit units, {bound:.3g} allowed"
+    return Check(name=name, status=FAIL, value=value, bound=bound, reason=reason)
 
 
 def _measurements(spec: EngineSpec) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ def noted():
 def test_right_arithmetic_passes(written, noted):
     """PyTorch's float16 on the CPU answers as the oracle foresaw, and what was measured is put down."""
     half_checks.check_answers(written, half_checks.on_torch("cpu")(written.content), noted.__setitem__)
-    assert {"logits", "maps", "maps' elements"} == set(noted)
+    assert {"logits", "maps", "maps' cells"} == set(noted)
 
 
 def test_the_edges_pass(noted):

@@ -23,6 +23,7 @@ from edgekit.compiler.quantize.qdq import build
 from edgekit.errors import CatalogError, ModelError, TargetError
 from edgekit.runtime import selftest
 from edgekit.runtime.classifier import Classifier
+from edgekit.runtime.engines import open_engine
 
 JETSONS = ("jetson-orin-nano-8gb", "jetson-xavier-nx")
 HERE = "x86-64-onnxruntime"
@@ -49,10 +50,14 @@ def results(project):
     return {target: compiled(project, target) for target in TARGETS}
 
 
-def logits_in_oracle(bundle, spec: EngineSpec, tensors):
+def answers_in_oracle(bundle, spec: EngineSpec, tensors):
     members = {name: bundle.members[name] for name in spec.files.values()}
     engine = oracle.open_oracle(spec, members)
-    return np.stack([engine.infer(np.ascontiguousarray(tensor[None])).logits for tensor in tensors])
+    return [engine.infer(np.ascontiguousarray(tensor[None])) for tensor in tensors]
+
+
+def logits_in_oracle(bundle, spec: EngineSpec, tensors):
+    return np.stack([raw.logits for raw in answers_in_oracle(bundle, spec, tensors)])
 
 
 @everyone
@@ -64,7 +69,7 @@ def test_a_bundle_has_every_engine_of_its_target(results, target):
     assert [engine.name for engine in manifest.engines] == [choice.name for choice in load_target(target).engines]
     assert [engine.settings for engine in manifest.engines] == [dict(choice.settings) for choice in load_target(target).engines]
     assert set(manifest.golden.logits) == set(manifest.golden.tolerance) == {engine.name for engine in manifest.engines}
-    assert len(set(manifest.golden.logits.values())) == len(manifest.engines)
+    assert len(set(manifest.golden.logits.values())) == len(set(manifest.cam.golden.values())) == len(manifest.engines)
     assert manifest.acceptance
     assert manifest.engines[0].acceptance == ()
     for engine in manifest.engines[1:]:
@@ -87,6 +92,25 @@ def test_golden_logits_are_those_of_each_engines_own_file(results, target):
         assert np.abs(found["tensorrt-int8"] - found["tensorrt-fp16"]).max() > 1e-4
 
 
+@everyone
+def test_golden_maps_are_those_of_each_engines_own_file(results, target):
+    """Computed anew from the bundle's bytes; a map that is mirrored is further off than any engine of the bundle may be."""
+    bundle = open_bundle(results[target].bundle)
+    tensors = bundle.load_array(bundle.manifest.golden.frames)
+    for spec in bundle.manifest.engines:
+        expected = bundle.load_array(bundle.manifest.cam.golden[spec.name])
+        allowed = bundle.manifest.cam.golden_tolerance[spec.name]
+        found = np.stack([raw.cam for raw in answers_in_oracle(bundle, spec, tensors)])
+        exactly = 1e-5 if spec.name != "onnxruntime" or target != HERE else allowed
+        assert off(found, expected) <= exactly
+        assert off(expected[..., ::-1], expected) > allowed
+
+
+def off(one, other):
+    """How far the worst map is off: root mean square over its cells."""
+    return np.sqrt(np.square(one - other).mean(axis=(2, 3))).max()
+
+
 @jetsons
 def test_a_device_may_round_float16_otherwise(results, target):
     """The tolerance of an engine that did not run has room for what float16's rounding makes of the golden frames, on either side."""
@@ -95,10 +119,23 @@ def test_a_device_may_round_float16_otherwise(results, target):
     for spec in (spec for spec in bundle.manifest.engines if spec.name.startswith("tensorrt")):
         members = {name: bundle.members[name] for name in spec.files.values()}
         engines = [oracle.open_oracle(spec, members, rounds_halves=rounds) for rounds in (True, False)]
-        rounded, exact = (np.stack([engine.infer(np.ascontiguousarray(tensor[None])).logits for tensor in tensors]) for engine in engines)
-        apart = np.abs(rounded - exact).max()
+        rounded, exact = ([engine.infer(np.ascontiguousarray(tensor[None])) for tensor in tensors] for engine in engines)
+        apart = np.abs(np.stack([raw.logits for raw in rounded]) - np.stack([raw.logits for raw in exact])).max()
         assert (apart > 0) == load_target(target).tensorrt.strongly_typed
         assert bundle.manifest.golden.tolerance[spec.name] >= 2 * apart
+        maps = off(np.stack([raw.cam for raw in rounded]), np.stack([raw.cam for raw in exact]))
+        assert bundle.manifest.cam.golden_tolerance[spec.name] >= 2 * maps
+
+
+def test_an_arm_may_round_in_the_order_of_its_kernels(project):
+    """Its artefact was proven in the oracle, one operator at a time; as a device runs it, fused to kernels on integers, it passes its golden frames."""
+    bundle = open_bundle(compiled(project, "raspberry-pi-5").bundle)
+    spec = bundle.manifest.engines[0]
+    golden = selftest.read_golden(bundle, spec)
+    engine = open_engine(spec, {name: bundle.members[name] for name in spec.files.values()})
+    answers = selftest.answer_clip(engine, golden.frames)
+    assert np.abs(np.stack([raw.logits for raw in answers]) - golden.logits).max() > 0
+    assert selftest.compare(bundle.manifest, spec, golden, answers).status == "PASS"
 
 
 @jetsons

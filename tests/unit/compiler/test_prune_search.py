@@ -74,6 +74,13 @@ def test_a_smooth_curve_is_found_in_few_measurements():
     assert len(find_ratio(quadratic, 0.5).probes) <= 5
 
 
+def test_a_count_is_searched_for_more_narrowly():
+    """2 % below the target is near enough for a time, and not for a number that is the same every time."""
+    steps = lambda ratio: {True: 0.48, False: 0.495}[ratio > 0.6] if ratio > 0.5 else 0.9  # noqa: E731
+    assert find_ratio(steps, 0.5).share == 0.48
+    assert find_ratio(steps, 0.5, quantity=MACS).share == 0.495
+
+
 def test_the_largest_ratio_may_be_the_answer():
     """A target that only the largest ratio meets is answered with it."""
     assert find_ratio(overhead, overhead(0.9) + 0.001).ratio == 0.9
@@ -86,7 +93,7 @@ def test_a_target_out_of_reach_is_refused():
     assert "latency_target" in caught.value.hint
     assert "max_ratio" in caught.value.hint
     with pytest.raises(ModelError, match="30% of the unpruned network's multiply-accumulates") as caught:
-        find_ratio(overhead, 0.3, of=MACS)
+        find_ratio(overhead, 0.3, quantity=MACS)
     assert "macs_target" in caught.value.hint
 
 

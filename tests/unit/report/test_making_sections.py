@@ -348,7 +348,7 @@ def test_no_text_of_the_document_can_become_markup():
     plain = full_document()
     document = full_document()
     for key in ("steps", "operating_point", "subgroups", "pruning", "training", "search", "ensemble", "fallback", "gates", "mcnemar"):
-        document[key] = replaced(document[key], "<script>alert('x')</script>\" onload=\"x", {"status"})
+        document[key] = replaced(document[key], "<script>alert('x')</script>\" onload=\"x", {"status", "measure"})
     frames, overlays = report_documents.frames_and_overlays()
     before, after = (Tags(compile_page.render(item, frames, overlays)) for item in (plain, document))
     assert "script" not in after.tags

@@ -139,7 +139,7 @@ class CamSpec:
         scale: Logit units shown as full colour; fixed for the bundle so that frames can be compared.
         golden: Engine name to member with float32 (frames, maps, rows, columns): the maps of each golden frame. Of all engines; empty in a bundle from before there
             were golden maps.
-        golden_tolerance: Engine name to the largest accepted difference of a map's element on another machine.
+        golden_tolerance: Engine name to how far a map may be off on another machine, in logit units, root mean square over its cells.
     """
 
     rows: int

@@ -187,7 +187,7 @@ def _latency_gate(bound: float, budgets: Budgets) -> GateResult:
         f"The median latency of one frame is {value:.2f} ms, {'within' if passed else 'more than'} the allowed {bound:g} ms, measured on {budgets.host}. "
         "It stands for no other device."
     )
-    advice = "lower the target of compress.prune (latency_target or macs_target), take a smaller student, or fewer layers left in floating point (compress.quantize.fallback_layers)"
+    advice = "lower the target of compress.prune (latency_target or macs_target), take a smaller student, or leave fewer layers in floating point (compress.quantize.fallback_layers)"
     return result("latency_ms", value, bound, "passed" if passed else "failed", (text, advice))
 
 

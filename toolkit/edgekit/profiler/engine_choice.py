@@ -59,7 +59,7 @@ class Tried:
         max_difference: Largest |Δlogit|; None where not run.
         tolerance: What was allowed.
         max_residual: Largest |mean of a map + bias − logit|; None where the bundle has no maps or not run.
-        max_map_difference: Largest difference of a map's element from where the bundle was proven; None as before.
+        max_map_difference: How far the worst map is off the one that was proven, root mean square over its cells; None as before.
         label_changes: Golden frames with other labels than where the bundle was proven; None where not run.
         latency_ms: Median of one frame on the engine alone, without preprocessing; None where not timed.
         earlier: Whether an earlier build found this, and it still holds.

@@ -68,7 +68,7 @@ def pruning_section(document: Document) -> list[Html]:
     if not found:
         return []
     probes, layers = found["probes"], found.get("layers") or ()
-    measured, words = found["share"], _WORDS["macs" if found["measure"] == "macs" else "latency"]
+    measured, words = found["share"], _WORDS[found["measure"]]
     asked = "chosen by the search" if found["target"] is None else f"{share(found['target'], 0)} of {words.whole}"
     pairs: list[tuple[str, Content]] = [
         ("Criterion", f"{found['criterion']}, {found['scope']}"),
@@ -111,7 +111,7 @@ def _probe_table(probes: Sequence[Document]) -> list[Html]:
         return []
     measured: list[tuple[str, ...]]
     if "macs" in probes[0]:
-        measured = [(f"{probe['macs'] / 1e6:.0f}",) for probe in probes]
+        measured = [(_millions(probe["macs"]),) for probe in probes]
         header = ["ratio", "multiply-accumulates, millions", "share", "parameters"]
     else:
         measured = [(milliseconds(probe["latency_ms"]), milliseconds(probe["reference_ms"])) for probe in probes]
@@ -161,6 +161,10 @@ def _smallest(layers: Sequence[Document]) -> str:
     return f"{layer['name']}, {layer['after']} of {layer['before']}"
 
 
+def _millions(macs: int) -> str:
+    return f"{macs / 1e6:.0f}" if macs >= 10e6 else f"{macs / 1e6:.2f}"
+
+
 def _said(probe: Document) -> str:
-    measured = f"{probe['macs'] / 1e6:.0f} million" if "macs" in probe else f"{probe['latency_ms']:.3g} ms"
+    measured = f"{_millions(probe['macs'])} million" if "macs" in probe else f"{probe['latency_ms']:.3g} ms"
     return f"ratio {probe['ratio']:.3g}: {measured}, {probe['share']:.0%} of unpruned"

@@ -5,8 +5,9 @@ the same, not that the answers on patients are right: that is what the acceptanc
 
 Rules this file keeps:
 
-1. PASS: every logit, every element of a map, and of a recurrent classifier every state, is within the tolerance of the one that was proven, and every map adds up
-   to its logit. That it adds up is not enough: a map may point elsewhere and have the same mean.
+1. PASS: every logit, every map, and of a recurrent classifier every state, is within the tolerance of the one that was proven, and every map adds up to its logit.
+   That it adds up is not enough: a map may point elsewhere and have the same mean. How far a map is off is the root mean square over its cells: a logit is a mean of
+   them, and a machine that rounds in another order moves a single cell further than any mean.
 2. FAIL: it is not, or the engine failed on a frame. NOT RUN: the engine cannot be opened here.
 3. To a recurrent classifier the golden frames are one clip in their order, from its first state on.
 4. An answer that changed is told and fails nothing: a synthetic frame may lie on the border between two labels, and the tolerance is the bound.
@@ -41,7 +42,7 @@ class EngineCheck:
         reason: Why it failed or was not run.
         max_residual: Largest |mean of a map + bias − logit|; None where the bundle has no maps, where they are not finite, or when not run.
         label_changes: Golden frames that are answered with other labels than the machine gave that the bundle was proven on; None when not run.
-        max_map_difference: Largest difference of a map's element; None as for `max_residual`, and where the bundle has no golden maps.
+        max_map_difference: How far the worst map is off, in logit units, root mean square over its cells; None as for `max_residual`, and where the bundle has no golden maps.
         answered: Whether the engine answered: what it said was compared, or is no number. A device that failed on a frame gave no answer to judge the engine by.
     """
 
@@ -66,7 +67,7 @@ class Golden:
         logits: float32 (frames, outputs), finite.
         tolerance: Largest |Δlogit|.
         maps: float32 (frames, maps, rows, columns), finite; None where the bundle has none.
-        map_tolerance: Largest difference of a map's element.
+        map_tolerance: How far a map may be off, root mean square over its cells.
         states: The state after each frame, float32 (frames, *shape of the state), finite; None where the classifier is not recurrent.
         state_tolerance: Largest difference of an element of a state.
     """
@@ -195,11 +196,11 @@ def compare(manifest: Manifest, spec: EngineSpec, golden: Golden, found: list[Ra
 
 
 def _maps_apart(golden: Golden, found: list[RawOutput]) -> float:
-    """Largest difference of an element of a map; infinite where their sizes differ."""
+    """How far the worst map is off, root mean square over its cells; infinite where their sizes differ."""
     maps = np.stack([raw.cam for raw in found if raw.cam is not None])
     if golden.maps is None or maps.shape != golden.maps.shape:
         return float("inf")
-    return float(np.abs(maps - golden.maps).max())
+    return float(np.sqrt(np.square(maps - golden.maps).mean(axis=(2, 3))).max())
 
 
 def _states_apart(golden: Golden, found: list[RawOutput]) -> float:

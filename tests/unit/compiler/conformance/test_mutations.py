@@ -336,7 +336,37 @@ def infinite_factor(model):
 
 
 def mask(model, value=-np.inf):
-    append(model, "Add", ["normalized", set_constant(model, "mask", np.full((1, 1, 16, 16), value, np.float32))], "masked")
+    values = np.zeros((1, 1, 16, 16), np.float32)
+    values[..., 8:] = value
+    append(model, "Add", ["normalized", set_constant(model, "mask", values)], "masked")
+
+
+def infinite_bias_behind_matmul(model):
+    set_constant(model, "m", np.ones((WIDTH, 4), np.float16))
+    append(model, "MatMul", ["features", "m"], "product")
+    append(model, "Add", ["product", set_constant(model, "b", np.array([0, -np.inf, 0, 0], np.float16))], "product_bias")
+
+
+def calculated_axes(model):
+    append(model, "Add", [set_constant(model, "one", np.array([1])), set_constant(model, "two", np.array([2]))], "three")
+    append(model, "ReduceSum", ["normalized", "three"], "summed")
+
+
+def unsqueezed_axes(model):
+    append(model, "Unsqueeze", [set_constant(model, "two", np.array(2)), set_constant(model, "at", np.array([0]))], "axes")
+    append(model, "ReduceSum", ["normalized", "axes"], "summed")
+
+
+def reshaped_weight(model, axis=0):
+    """A linear layer's weight that a convolution reads."""
+    parts = [
+        set_constant(model, "r_integers", np.ones((WIDTH, WIDTH), np.int8)),
+        set_constant(model, "r_scale", np.full(WIDTH, 0.01, np.float16)),
+        set_constant(model, "r_zero", np.zeros(WIDTH, np.int8)),
+    ]
+    append(model, "DequantizeLinear", parts, "r_dq", axis=axis)
+    append(model, "Reshape", ["r_dq", set_constant(model, "r_shape", np.array([WIDTH, WIDTH, 1, 1]))], "r_kernel")
+    append(model, "Conv", ["relu2", "r_kernel"], "pointwise", kernel_shape=[1, 1])
 
 
 def calculated_weight(model):
@@ -491,6 +521,7 @@ MUTATIONS = [
     ("Q5", residual, negative_weight_axis, TYPED),
     ("Q5", plain, weight_axis, UNTYPED),
     ("Q5", residual, transposed_weight_axis, TYPED),
+    ("Q5", residual, lambda model: reshaped_weight(model, axis=1), TYPED),
     ("Q6", residual, integer_bias, TYPED),
     ("Q6", residual, quantized_bias, TYPED),
     ("Q6", residual, bias_behind_matmul, TYPED),
@@ -530,6 +561,8 @@ MUTATIONS = [
     ("R6", residual, double_precision, TYPED),
     ("R7", residual, pool_of_lines, TYPED),
     ("R8", residual, computed_axis, TYPED),
+    ("R8", residual, calculated_axes, TYPED),
+    ("R8", residual, unsqueezed_axes, TYPED),
     ("R8", plain, computed_slice_axes, UNTYPED),
     ("R9", residual, transposed_bytes, TYPED),
     ("R9", residual, bytes_as_integers, TYPED),
@@ -540,6 +573,8 @@ MUTATIONS = [
     ("F1", residual, infinite_bias, TYPED),
     ("F1", residual, infinite_constant_node, TYPED),
     ("F1", residual, infinite_factor, TYPED),
+    ("F1", residual, infinite_bias_behind_matmul, TYPED),
+    ("F1", residual, lambda model: mask(model, np.inf), TYPED),
     ("F1", residual, lambda model: mask(model, np.nan), TYPED),
     ("F2", residual, bias_too_large_for_its_cast, TYPED),
     ("F3", plain, bias_too_large, UNTYPED),
@@ -586,7 +621,14 @@ def test_a_network_that_keeps_every_rule(model, aim):
 
 
 @pytest.mark.parametrize(
-    ("mutate", "aim"), [(mask, TYPED), (calculated_weight, TYPED), (cast_to(TensorProto.BFLOAT16), TYPED), (state_of_two_layers, TYPED)]
+    ("mutate", "aim"),
+    [
+        (mask, TYPED),
+        (calculated_weight, TYPED),
+        (cast_to(TensorProto.BFLOAT16), TYPED),
+        (state_of_two_layers, TYPED),
+        (reshaped_weight, TYPED),
+    ],
 )
 def test_what_tensorrt_takes_is_left_alone(mutate, aim):
     """An infinite mask, a weight that is calculated from constants, bfloat16 where the version has it, and a state of two layers break no rule."""

@@ -67,6 +67,30 @@ def test_a_mean_whose_sum_is_too_large_stays_in_float32(pool, tmp_path):
         assert largest["large"] < half.LARGEST
 
 
+def shared(factor):
+    """Two convolutions that read one value; the result of one is larger by a factor."""
+    s = Sketch()
+    stem = s.relu(s.conv("planes", "stem", 16, 1))
+    s.conv(stem, "small", 16, 16)
+    s.conv(stem, "large", 16, 16, weight=s.noise(16, 16, 3, 3) * factor)
+    s.add("Mul", ["large", s.constant("down", np.full(1, 1 / factor))], "scaled")
+    s.add("Add", ["small", "scaled"], "sum")
+    return s.head(s.relu(s.conv(s.relu("sum"), "last", 16, 16)), 16)
+
+
+def test_a_rounding_that_both_types_read_is_restored_in_both(tmp_path):
+    """No Cast stands between a rounding and a layer, whichever type the layer has; both restore the same integers."""
+    model, wide = written(shared(1e5), tmp_path)
+    assert wide > 0
+    layers = [node(model, name) for name in ("small", "large")]
+    assert [layer.outputs[0].dtype for layer in layers] == [HALF, FLOAT]
+    restored = [layer.inputs[0].producer() for layer in layers]
+    assert [item.op_type for item in restored] == ["DequantizeLinear"] * 2
+    assert restored[0].inputs[0] is restored[1].inputs[0]
+    assert float(g.constant(restored[0].inputs[1])) == float(g.constant(restored[1].inputs[1]))
+    assert not [finding for finding in conformance.check(onnx.load(tmp_path / "typed.onnx"), TYPED) if finding.rule == "P1"]
+
+
 def resized():
     """A network with an enlarged map."""
     s = Sketch()

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from edgekit.catalog.target import Target
 from edgekit.compiler.conformance.finding import Hit, Rule
-from edgekit.compiler.conformance.quantizers import quantizers, scale_of
+from edgekit.compiler.conformance.quantizers import is_bias, quantizers, scale_of
 from edgekit.compiler.conformance.view import GraphView, attribute, label
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
-_MASKING = frozenset({"Add", "Clip", "Greater", "Less", "Max", "Min", "Sub", "Where"})
+_MASKING = frozenset({"Clip", "Greater", "Less", "Max", "Min", "Where"})
 _IEEE = "IEEE 754-2019, table 3.5: binary16"
 
 
@@ -23,7 +23,7 @@ def not_finite(view: GraphView, _target: Target) -> Iterator[Hit]:
     for name, values in _floats(view):
         # Scales have a rule of their own.
         wrong = ~np.isfinite(values)
-        if wrong.any() and not _is_scale(view, name) and (np.isnan(values).any() or not _masks(view, name)):
+        if wrong.any() and not _is_scale(view, name) and (np.isnan(values).any() or not _masks(view, name, values)):
             yield Hit(node=name, message=f"{int(wrong.sum())} of {values.size} numbers of {name!r} are infinite or not numbers")
 
 
@@ -71,12 +71,18 @@ def _floats(view: GraphView) -> Iterator[tuple[str, NDArray[Any]]]:
             yield name, values
 
 
-def _masks(view: GraphView, name: str) -> bool:
-    """Whether a constant is only added, chosen or compared with, as an infinite mask or bound is."""
-    readers = [reader for reader, _ in view.consumers(name)]
-    return bool(readers) and all(
-        _masks(view, reader.output[0]) if reader.op_type == "Cast" else reader.op_type in _MASKING for reader in readers
-    )
+def _masks(view: GraphView, name: str, values: NDArray[Any]) -> bool:
+    """Whether an infinite constant is a mask or a bound: it is chosen or compared with, or it is minus infinity and added to what is no layer's result."""
+    readers = view.consumers(name)
+    return bool(readers) and all(_masks_in(view, reader, index, values) for reader, index in readers)
+
+
+def _masks_in(view: GraphView, reader: Any, index: int, values: NDArray[Any]) -> bool:
+    if reader.op_type == "Cast":
+        return _masks(view, reader.output[0], values)
+    if reader.op_type == "Add":
+        return not (values == np.inf).any() and bool((values == 0).any()) and not is_bias(view, reader, index)
+    return reader.op_type in _MASKING
 
 
 def _is_scale(view: GraphView, name: str) -> bool:

@@ -92,11 +92,10 @@ def weights_per_output_channel(view: GraphView, _target: Target) -> Iterator[Hit
         axis = _axis(quantizer.node, len(shape))
         for reader, index, held in _final_readers(view, quantizer, axis):
             expected = output_channel_axis(reader, index, len(view.shape(reader.input[index]) or ()))
-            if expected is not None and held != expected:
-                shown = "several of its axes" if held is None else f"its axis {held}"
+            if None not in (expected, held) and held != expected:
                 yield Hit(
                     node=label(quantizer.node),
-                    message=f"the scales run along axis {axis}, where {reader.op_type} reads {shown}; its output channels are axis {expected}",
+                    message=f"the scales run along axis {axis}, which {reader.op_type} reads as axis {held}; its output channels are axis {expected}",
                 )
                 break
 

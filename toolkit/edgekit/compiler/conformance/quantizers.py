@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -64,7 +65,7 @@ def _role(view: GraphView, node: Any, readers: tuple[tuple[Any, int], ...]) -> R
         return "activation"
     names = dict.fromkeys(reader.input[index] for reader, index in readers)
     moved = (found for name in names for found in moved_readers(view, name, None))
-    return "bias" if any(_is_bias(view, reader, index) for reader, index, _ in moved) else "weight"
+    return "bias" if any(is_bias(view, reader, index) for reader, index, _ in moved) else "weight"
 
 
 def float_source(view: GraphView, node: Any) -> str:
@@ -84,7 +85,7 @@ def moved_readers(view: GraphView, name: str, axis: int | None) -> Iterator[tupl
         axis: One of its axes.
 
     Yields:
-        The reader, the number of its input, and which axis of that input the given one has become; None where it is no longer one.
+        The reader, the number of its input, and which axis of that input the given one has become; None where that is not known.
     """
     seen, left = set[str](), [(name, axis, 0)]
     while left:
@@ -100,14 +101,25 @@ def moved_readers(view: GraphView, name: str, axis: int | None) -> Iterator[tupl
 def _axis_behind(view: GraphView, node: Any, axis: int | None) -> int | None:
     if node.op_type in {"Cast", "Identity"} or axis is None:
         return axis
+    before, after = view.shape(node.input[0]), view.shape(node.output[0])
+    if before is None or after is None:
+        return None
     if node.op_type == "Transpose":
-        rank = len(view.shape(node.input[0]) or ())
-        order = list(attribute(node, "perm", list(range(rank))[::-1]))
+        order = list(attribute(node, "perm", list(range(len(before)))[::-1]))
         return order.index(axis) if axis in order else None
-    return None
+    # Elements keep their order: an axis of the same size, with as many elements before it, is the same one.
+    known = None not in before and None not in after and 0 <= axis < len(before)
+    ahead = math.prod(side or 0 for side in before[:axis])
+    same = [
+        index
+        for index, side in enumerate(after)
+        if known and side == before[axis] and math.prod(item or 0 for item in after[:index]) == ahead
+    ]
+    return same[0] if same else None
 
 
-def _is_bias(view: GraphView, reader: Any, index: int) -> bool:
+def is_bias(view: GraphView, reader: Any, index: int) -> bool:
+    """Whether an operator adds that input to what a layer gives."""
     if reader.op_type in _WITH_BIAS:
         return index == 2
     if reader.op_type != "Add" or len(reader.input) != 2:

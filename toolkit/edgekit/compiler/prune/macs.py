@@ -6,6 +6,8 @@ of the time. It is the same on every machine, though, and it falls when channels
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from edgekit.errors import ModelError
@@ -28,11 +30,23 @@ def multiply_accumulates(module: torch.nn.Module, example: torch.Tensor) -> int:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    # A fused attention is one operator, which the counter does not know on a CPU; as written, it is two matrix products.
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+    with torch.no_grad(), _no_fused_attention(), sdpa_kernel(SDPBackend.MATH), counter:
         module(example)
     count = counter.get_total_flops() // 2
     if count == 0:
-        raise ModelError("the network has no convolution and no matrix product to count", hint="prune it by latency_target instead")
+        raise ModelError("the network has no convolution and no matrix product to count", hint="please report the architecture")
     return int(count)
+
+
+@contextlib.contextmanager
+def _no_fused_attention() -> Iterator[None]:
+    """A fused attention, or a whole layer of a transformer, is one operator that the counter does not know; as written, it is matrix products."""
+    import torch
+
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

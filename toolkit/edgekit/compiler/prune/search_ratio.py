@@ -39,22 +39,24 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measure:
+class Quantity:
     """What is measured.
 
     Attributes:
         what: Its words in messages.
         key: The key of `compress.prune` that asks for it.
         tolerance: A share this much below the target is near enough.
+        again: What to do about a measurement that is none.
     """
 
     what: str
     key: str
     tolerance: float
+    again: str
 
 
-LATENCY = Measure(what="latency", key="latency_target", tolerance=0.03)
-MACS = Measure(what="multiply-accumulates", key="macs_target", tolerance=0.01)
+LATENCY = Quantity(what="latency", key="latency_target", tolerance=0.03, again="measure again on an otherwise idle machine")
+MACS = Quantity(what="multiply-accumulates", key="macs_target", tolerance=0.01, again="please report the architecture")
 """A count is exact, so it is searched for more narrowly."""
 
 
@@ -81,7 +83,7 @@ def find_ratio(
     *,
     high: float = 0.9,
     most: int = MOST_PROBES,
-    of: Measure = LATENCY,
+    quantity: Quantity = LATENCY,
 ) -> Search:
     """Finds the smallest ratio that meets a target.
 
@@ -90,7 +92,7 @@ def find_ratio(
         target: Largest share that is wanted, above 0 and below 1.
         high: The largest ratio.
         most: Measurements at most, at least 2.
-        of: What is measured.
+        quantity: What is measured.
 
     Returns:
         The ratio, and how it was found.
@@ -101,19 +103,19 @@ def find_ratio(
     """
     if not 0 < target < 1 or not 0 < high <= 1 or most < 2:
         raise ValueError("a search needs a target between 0 and 1, a largest ratio of at most 1, and at least two measurements")
-    probes = [_probe(measure, high, of)]
+    probes = [_probe(measure, high, quantity)]
     best = probes[0]
     if best.share > target:
         raise ModelError(
-            f"pruning does not reach {target:.0%} of the unpruned network's {of.what}: with {high:.0%} of the channels gone it is {best.share:.0%}",
-            hint=f"raise prune.{of.key} above {best.share:.2f}, raise prune.max_ratio, or choose a smaller student",
+            f"pruning does not reach {target:.0%} of the unpruned network's {quantity.what}: with {high:.0%} of the channels gone it is {best.share:.0%}",
+            hint=f"raise prune.{quantity.key} above {best.share:.2f}, raise prune.max_ratio, or choose a smaller student",
         )
     # The middle of what is near enough is aimed at. The unpruned network has the share 1; that needs no measurement.
-    aim = target - of.tolerance / 2
+    aim = target - quantity.tolerance / 2
     missed, excess, room = 0.0, 1 - aim, best.share - aim
     last_met: bool | None = None
-    while len(probes) < most and best.share < target - of.tolerance and best.ratio - missed > NARROWEST:
-        probe = _probe(measure, _next(missed, excess, best.ratio, room), of)
+    while len(probes) < most and best.share < target - quantity.tolerance and best.ratio - missed > NARROWEST:
+        probe = _probe(measure, _next(missed, excess, best.ratio, room), quantity)
         probes.append(probe)
         met = probe.share <= target
         if met:
@@ -132,8 +134,8 @@ def _next(missed: float, excess: float, met: float, room: float) -> float:
     return missed + min(max(part, 0.1), 0.9) * (met - missed)
 
 
-def _probe(measure: Callable[[float], float], ratio: float, of: Measure) -> Probe:
+def _probe(measure: Callable[[float], float], ratio: float, quantity: Quantity) -> Probe:
     share = float(measure(ratio))
     if not math.isfinite(share) or share <= 0:
-        raise ModelError(f"{of.what} at a ratio of {ratio:.3f}: measured as {share}", hint="measure again on an otherwise idle machine")
+        raise ModelError(f"{quantity.what} at a ratio of {ratio:.3f}: measured as {share}", hint=quantity.again)
     return Probe(ratio=ratio, share=share)

@@ -210,11 +210,11 @@ class MacsRatioStage(Stage[Ratio]):
         from edgekit.compiler.prune.search_ratio import MACS, MOST_PROBES, find_ratio
 
         example = example_frame(self.cut.frames.input)
-        unpruned = multiply_accumulates(self.cut.network.architecture.build().eval(), example)
+        unpruned = multiply_accumulates(n.Network(architecture=self.cut.network.architecture).build(), example)
         probes: list[dict[str, object]] = []
 
         def share(ratio: float) -> float:
-            module = self.cut.network.build().eval()
+            module = self.cut.network.build()
             pruned = plan.apply_plan(module, self.cut.plan(module, ratio))
             left = multiply_accumulates(pruned, example)
             parameters = sum(parameter.numel() for parameter in pruned.parameters())
@@ -223,7 +223,7 @@ class MacsRatioStage(Stage[Ratio]):
             progress.note(f"{ratio:.1%} of the channels out: {left / unpruned:.1%} of the unpruned network's multiply-accumulates")
             return left / unpruned
 
-        found = find_ratio(share, self.cut.spec.target, high=self.cut.spec.max_ratio, of=MACS)
+        found = find_ratio(share, self.cut.spec.target, high=self.cut.spec.max_ratio, quantity=MACS)
         document = {"ratio": found.ratio, "share": found.share, "probes": probes, "unpruned_macs": unpruned, "host": None}
         (folder / RATIO).write_text(json.dumps(document, allow_nan=False))
 

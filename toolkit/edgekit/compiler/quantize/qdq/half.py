@@ -8,8 +8,8 @@ Rules this file keeps:
    rounding; softmax, normalization, sums, norms and what is nearly 0 or huge between two operators or inside one (TensorRT computes a norm as the root of a sum of
    squares): quotients, roots, powers, exponentials.
 2. A node whose inputs or outputs come within a factor of two of float16's largest value on the calibration frames, or whose constants do, stays in float32. So does
-   one with a constant that float16 rounds to 0: it is there to keep a divisor off 0. And so does a mean whose sum would come that near: nobody tells here in which type
-   a device adds up.
+   one with a constant that float16 rounds to 0: it is there to keep a divisor off 0. And so does a mean whose whole sum would come that near: nobody tells here in
+   which type a device adds up. Sums on the way, of numbers that cancel, are not looked at.
 3. Both sides of every operator have one type: a Cast stands where they differ. Scales have the type of what they scale.
 """
 
@@ -75,6 +75,7 @@ def to_half(model: ir.Model, largest: Mapping[str, float]) -> int:
     wide = [node for node, half in kinds.items() if half and _does_not_fit(node, largest)]
     for node in wide:
         kinds[node] = False
+    kinds |= dict.fromkeys(_restored_twice(model, kinds), False)
     for node in kinds:
         # A rounding that float32 alone reads is restored in float32: between it and a layer may stand no Cast.
         if node.op_type == "DequantizeLinear" and not any(kinds[use.node] for use in node.outputs[0].uses()):
@@ -91,6 +92,26 @@ def to_half(model: ir.Model, largest: Mapping[str, float]) -> int:
                 value.type = ir.TensorType(kind)
     g.tidy(model)
     return len(wide)
+
+
+def _restored_twice(model: ir.Model, kinds: Mapping[ir.Node, bool]) -> list[ir.Node]:
+    """Gives the readers that stay in float32 a DequantizeLinear of their own where others compute in float16: between it and a layer may stand no Cast."""
+    import onnx_ir as ir
+
+    made = []
+    for node in [node for node in model.graph if node.op_type == "DequantizeLinear"]:
+        uses = list(node.outputs[0].uses())
+        wide = [use for use in uses if not kinds[use.node]]
+        if not 0 < len(wide) < len(uses):
+            continue
+        twin = ir.node("DequantizeLinear", list(node.inputs), dict(node.attributes), name=f"{node.name}/float")
+        twin.outputs[0].name = f"{node.outputs[0].name}/float"
+        twin.outputs[0].shape, twin.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
+        model.graph.insert_after(node, twin)
+        for use in wide:
+            use.node.replace_input_with(use.idx, twin.outputs[0])
+        made.append(twin)
+    return made
 
 
 def largest_values(model: ir.Model, frames: NDArray[np.uint8], progress: Progress) -> dict[str, float]:
@@ -118,7 +139,7 @@ def _kind(node: ir.Node, model: ir.Model) -> bool:
 
 
 def _does_not_fit(node: ir.Node, largest: Mapping[str, float]) -> bool:
-    if node.op_type in _MEANS and not largest.get(str(node.outputs[0].name), 0.0) * _summed(node) <= LARGEST:
+    if node.op_type in _MEANS and not _sum_fits(node, largest.get(str(node.outputs[0].name), 0.0)):
         return True
     for value in (*node.inputs, *node.outputs):
         if value is None:
@@ -132,12 +153,12 @@ def _does_not_fit(node: ir.Node, largest: Mapping[str, float]) -> bool:
     return False
 
 
-def _summed(node: ir.Node) -> int:
-    """How many numbers a mean is the mean of."""
+def _sum_fits(node: ir.Node, mean: float) -> bool:
+    """Whether what a mean is the mean of adds up to what float16 holds; not where the number of summands is unknown."""
     if node.op_type == "AveragePool":
-        return math.prod(node.attributes["kernel_shape"].as_ints())
-    before, after = (math.prod(side for side in value.shape if isinstance(side, int)) for value in (node.inputs[0], node.outputs[0]))
-    return before // max(after, 1)
+        return bool(mean * math.prod(node.attributes["kernel_shape"].as_ints()) <= LARGEST)
+    before, after = (g.shape(value) for value in (node.inputs[0], node.outputs[0]))
+    return before is not None and after is not None and mean * (math.prod(before) // max(math.prod(after), 1)) <= LARGEST
 
 
 def _vanishes(node: ir.Node, constant: NDArray[np.generic]) -> bool:

@@ -327,8 +327,8 @@ def build(api: Api, builder: trt.Builder, network: trt.INetworkDefinition, confi
         plan = builder.build_serialized_network(network, config)
     if api.stopped:
         raise api.stopped[0]
+    why = f"{' and '.join(signal.Signals(one).name for one in came)} stopped it" if came else api.why()
     if plan is None:
-        why = f"{' and '.join(signal.Signals(one).name for one in came)} stopped it" if came else api.why()
         raise TargetError(
             f"TensorRT {api.text} cannot build the engine: {why}",
             hint="where memory ran out, end other programs or add swap; edgekit doctor shows what this machine can build",

@@ -17,9 +17,11 @@ from PIL import Image
 
 from edgekit.bundle.reader import open_bundle
 from edgekit.catalog.recipe import load_recipe
-from edgekit.compiler import timing
+from edgekit.compiler import compress, timing
 from edgekit.compiler.pipeline import compile_recipe
 from edgekit.compiler.progress import Silent
+from edgekit.compiler.prune.macs import multiply_accumulates
+from edgekit.compiler.stages.train import example_frame
 from edgekit.errors import DataError
 from edgekit.runtime import selftest
 
@@ -195,8 +197,10 @@ def test_a_student_of_another_architecture_learns_from_several_teachers(trained,
 
 
 def test_pruning_for_a_device_that_is_not_here_counts(trained, tmp_path, monkeypatch):
-    """A Jetson's latency is unknown here, so multiply-accumulates decide and no clock is asked; the page and a note say what that is worth."""
+    """A Jetson's latency is unknown here, so multiply-accumulates decide and no clock is asked; the network that is made has as many; page and note say what that is worth."""
     monkeypatch.setattr(timing, "latency_share", lambda *_, **__: pytest.fail("a clock was asked"))
+    made, finish = [], compress.Compressor.finish
+    monkeypatch.setattr(compress.Compressor, "finish", lambda self, network, **more: made.append(network) or finish(self, network, **more))
     settings = (
         'targets=["jetson-orin-nano-8gb"]',
         "compress.prune={macs_target=0.7,steps=2,recovery_epochs=1,round_to=4}",
@@ -209,6 +213,8 @@ def test_pruning_for_a_device_that_is_not_here_counts(trained, tmp_path, monkeyp
     assert (pruning["measure"], pruning["target"], pruning["host"]) == ("macs", 0.7, None)
     assert pruning["share"] <= 0.7
     assert pruning["share"] in [probe["macs"] / pruning["unpruned_macs"] for probe in pruning["probes"]]
+    frame = example_frame(load_recipe(trained.recipe, settings=settings).input)
+    assert multiply_accumulates(made[0].build(), frame) / pruning["unpruned_macs"] == pruning["share"]
     assert any(layer["after"] < layer["before"] for layer in pruning["layers"])
     assert any("of the multiply-accumulates; what that is worth in time" in note for note in result.document["notes"])
     assert "Multiply-accumulates asked for" in result.outputs.report_html.read_text()

@@ -48,7 +48,7 @@ KEPT = ("teachers", "pruned", "speed", "dates")
 PRUNED = {
     "kermany-lite0": (
         'compress.prune={criterion="taylor",macs_target=0.6,steps=2,recovery_epochs=1}',
-        "compress.distill={epochs=4,frames_per_epoch=1600,learning_rate=1e-3,hard_weight=0.5,cam_weight=1.0}",
+        "compress.distill={epochs=3,frames_per_epoch=960,learning_rate=1e-3,hard_weight=0.5,cam_weight=1.0}",
         'compress.quantize.ladder=["ptq-full"]',
     )
 }

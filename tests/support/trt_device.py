@@ -21,10 +21,14 @@ from fake_cuda import ORIN, DeviceFacts, FakeCuda, MisuseError
 from trt_fake import FakeEngine, FakeTensor, World, fake_tensorrt, world_of
 
 from edgekit.bundle.manifest import EngineSpec, Gate, GoldenSpec
-from edgekit.profiler import probe_process
+from edgekit.bundle.reader import open_bundle
+from edgekit.profiler import engine_choice, probe_process
+from edgekit.profiler.clock import Budget
+from edgekit.profiler.engine_choice import Outcome
 from edgekit.runtime import jetson
 from edgekit.runtime.engines import cuda as cuda_layer
 from edgekit.runtime.engines import tensorrt_probe
+from edgekit.runtime.engines.engine_cache import EngineCache
 
 SETTINGS = {"CUDA_GRAPH": "true", "MAX_AUX_STREAMS": "0", "OPTIMIZATION_LEVEL": "3", "WORKSPACE_MIB": "512"}
 PASSED = (Gate(name="flips", value=0.0, bound=0.5, passed=True),)
@@ -186,3 +190,21 @@ def write_built_bundle(path: Path, *, fallback: bool = True, **changes: Any) -> 
 def engines_of_the_bundle(*, int8: FakeEngine | None = None, float16: FakeEngine | None = None) -> dict[bytes, FakeEngine]:
     """What the fake builds of the two models of `write_built_bundle`; both answer rightly unless told otherwise."""
     return {MODELS["tensorrt-int8"]: int8 or numpy_engine(), MODELS["tensorrt-fp16"]: float16 or numpy_engine()}
+
+
+QUICK = Budget(seconds=0.0, min_samples=40, max_seconds=20.0)
+
+
+def prepared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **engines: FakeEngine) -> Device:
+    """A device whose builder makes the engines of `write_built_bundle`, with its cache under a folder."""
+    return install(monkeypatch, tmp_path / "cache", engine=engines_of_the_bundle(**engines))
+
+
+def choose(path: Path, progress: Progress | None = None, *, again: bool = False) -> Outcome:
+    """What `edgekit build` makes of a bundle, timed in no time."""
+    return engine_choice.choose(open_bundle(path), EngineCache(), progress or Progress(), budget=QUICK, again=again)
+
+
+def statuses(outcome: Outcome) -> list[tuple[str, str, bool]]:
+    """Name and status of each engine, and whether an earlier build found it."""
+    return [(one.engine, one.status, one.earlier) for one in outcome.tried]

@@ -7,37 +7,20 @@ import json
 
 import numpy as np
 import pytest
-from trt_device import Progress, engines_of_the_bundle, install, numpy_engine, write_built_bundle
+from trt_device import Progress, choose, engines_of_the_bundle, numpy_engine, prepared, statuses, write_built_bundle
 
-from edgekit.bundle.reader import open_bundle
 from edgekit.errors import OutputError, TargetError
 from edgekit.profiler import engine_choice
-from edgekit.profiler.clock import Budget
 from edgekit.profiler.jetson_state import Clock, PowerMode
 from edgekit.runtime.classifier import load
 from edgekit.runtime.engines import cache_files
 from edgekit.runtime.engines.base import EngineNotBuiltError
 from edgekit.runtime.engines.choice_file import Power
-from edgekit.runtime.engines.engine_cache import EngineCache
-
-QUICK = Budget(seconds=0.0, min_samples=40, max_seconds=20.0)
-
-
-def choose(path, *, again=False, progress=None):
-    return engine_choice.choose(open_bundle(path), EngineCache(), progress or Progress(), budget=QUICK, again=again)
-
-
-def statuses(outcome):
-    return [(one.engine, one.status, one.earlier) for one in outcome.tried]
 
 
 @pytest.fixture
 def path(tmp_path):
     return write_built_bundle(tmp_path / "x.edgekit")
-
-
-def prepared(monkeypatch, tmp_path, **engines):
-    return install(monkeypatch, tmp_path / "cache", engine=engines_of_the_bundle(**engines))
 
 
 def no_room_for(monkeypatch, *endings):

@@ -12,13 +12,12 @@ import pytest
 import trt_device
 from device_bundles import frame, logits_of, write_device_bundle
 from fake_cuda import ORIN
-from trt_device import MODELS, Progress, engines_of_the_bundle, install, numpy_engine, write_built_bundle
+from trt_device import MODELS, Progress, choose, engines_of_the_bundle, install, numpy_engine, prepared, statuses, write_built_bundle
 
 import edgekit
 from edgekit.bundle.reader import open_bundle
 from edgekit.errors import BundleError, MissingEngineError, OutputError, TargetError
 from edgekit.profiler import engine_choice
-from edgekit.profiler.clock import Budget
 from edgekit.runtime.classifier import load
 from edgekit.runtime.engines import cache_files, tensorrt_build
 from edgekit.runtime.engines import cuda as cuda_layer
@@ -26,24 +25,10 @@ from edgekit.runtime.engines.base import EngineNotBuiltError
 from edgekit.runtime.engines.engine_cache import EngineCache
 from edgekit.runtime.engines.tensorrt_engine import TensorRtEngine
 
-QUICK = Budget(seconds=0.0, min_samples=40, max_seconds=20.0)
-
-
-def choose(path, progress=None, *, again=False):
-    return engine_choice.choose(open_bundle(path), EngineCache(), progress or Progress(), budget=QUICK, again=again)
-
-
-def statuses(outcome):
-    return [(one.engine, one.status, one.earlier) for one in outcome.tried]
-
 
 @pytest.fixture
 def path(tmp_path):
     return write_built_bundle(tmp_path / "x.edgekit")
-
-
-def prepared(monkeypatch, tmp_path, **engines):
-    return install(monkeypatch, tmp_path / "cache", engine=engines_of_the_bundle(**engines))
 
 
 def test_the_faster_engine_answers(monkeypatch, tmp_path, path):

@@ -9,6 +9,7 @@ import typer
 
 from edgekit.cli.console import only_a_document, print_json, say
 from edgekit.errors import TargetError
+from edgekit.runtime.cpu import WHOLE_SUMS
 
 if TYPE_CHECKING:
     from edgekit.profiler.device import Device
@@ -150,7 +151,7 @@ def _acceleration(architecture: str, flags: tuple[str, ...] | None) -> str:
         return "works: no dot products; int8 is faster than float32, but less so" if "asimd" in found else "not judged: no flags of the CPU"
     if architecture.lower() not in ("x86_64", "amd64"):
         return f"not judged on {architecture}"
-    if {"avx512_vnni", "avx_vnni", "amx_int8"} & found:
+    if WHOLE_SUMS & found:
         return "fast: this CPU multiplies int8 natively (VNNI or AMX)"
     if "avx2" in found:
         return "works: AVX2 without VNNI; int8 is faster than float32, but less so"

@@ -26,6 +26,9 @@ INSTRUCTION_SETS: dict[str, str] = {
 }
 """Flag in `/proc/cpuinfo` to the name shown."""
 
+WHOLE_SUMS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+"""Any of these, and int8 products are summed in 32 bits on x86; without, two are first summed in 16, and large sums are cut off unseen."""
+
 ARM_CORES: dict[tuple[str, str], str] = {
     ("0x41", "0xd03"): "Arm Cortex-A53",
     ("0x41", "0xd05"): "Arm Cortex-A55",

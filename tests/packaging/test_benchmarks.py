@@ -6,6 +6,7 @@ import argparse
 import importlib
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -20,6 +21,8 @@ from edgekit.runtime.health import Health
 
 FOLDER = repository.ROOT / "benchmarks"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
+HELPERS = {"padded_runtime", "peer_grad_cam", "peer_openvino_xai"}
+"""Scripts that another one starts."""
 
 
 @pytest.fixture
@@ -31,6 +34,13 @@ def imported(monkeypatch):
     yield importlib.import_module
     for script in SCRIPTS:
         sys.modules.pop(script, None)
+
+
+def test_every_script_has_its_row():
+    """The table of `benchmarks/README.md` has each script that is started by itself, and no other."""
+    rows = re.findall(r"^\| `(\w+)\.py", (FOLDER / "README.md").read_text("utf-8"), re.MULTILINE)
+    started = {name for name in SCRIPTS if '__name__ == "__main__"' in (FOLDER / f"{name}.py").read_text("utf-8")}
+    assert sorted(rows) == sorted(started - HELPERS)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
